@@ -6,11 +6,15 @@ The tree::
     ├── ProtocolError            bytes or messages that break a protocol
     │   ├── LocalProtocolError   we would have broken it: our bug
     │   └── RemoteProtocolError  the peer broke it: bad bytes from outside
+    │       └── FrameError       a WebSocket frame that ends its connection
     ├── AuthorizationError       the caller may not do this
     │   └── TokenError           the token itself is not acceptable
     ├── LimitExceededError       a bound of ``limits.py`` was reached
     ├── UnavailableError         something we depend on does not answer now
+    │   └── ReplicationError     the change stream broke off; the reader reconnects
+    │   └── PortTakenError       another program listens on the TCP port we were to use
     ├── ConfigurationError       settings, database or environment must be changed first
+    │   └── PublicationRefusedError  a table that can not be streamed as it is
     ├── SubscriptionRefusedError a subscription that can not be served, with the client's text
     └── StorageError             PostgreSQL refused or lost something we needed
 
@@ -66,6 +70,22 @@ class RemoteProtocolError(ProtocolError):
     remedy = "Correct the client; the message names the offending field."
 
 
+class FrameError(RemoteProtocolError):
+    """A WebSocket frame that the connection can not survive.
+
+    Attributes:
+        close_code: What the socket is closed with (RFC 6455 section 7.4.1).
+    """
+
+    code = "websocket_frame_error"
+    remedy = "Send unfragmented, masked, uncompressed frames below the size limit."
+
+    def __init__(self, message: str, *, close_code: int) -> None:
+        """Keep the text and the code to close with."""
+        super().__init__(message)
+        self.close_code = close_code
+
+
 class AuthorizationError(HeliographError):
     """The caller may not do what it asked for."""
 
@@ -106,11 +126,64 @@ class UnavailableError(HeliographError):
     remedy = "Wait and repeat; `/ready` and the log name the part that is missing."
 
 
+class PortTakenError(UnavailableError):
+    """Another program listens on the TCP port that was to be used."""
+
+    code = "port_taken"
+    remedy = "Choose another port or end the other program; embedded PostgreSQL moves by itself."
+
+
+class JudgementUnavailableError(UnavailableError):
+    """PostgreSQL could not judge now (connection, resources, timeout): repeat, then `resync`.
+
+    Attributes:
+        timed_out: Whether the statement timeout ended it.
+    """
+
+    code = "judgement_unavailable"
+    remedy = "Look at the policies' cost and at PostgreSQL's connections; see the metrics."
+
+    def __init__(self, message: str, *, timed_out: bool) -> None:
+        """Keep the text and whether it was the timeout."""
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
+class ReplicationError(UnavailableError):
+    """The replication connection ended, or PostgreSQL refused to start it.
+
+    Attributes:
+        sqlstate: PostgreSQL's five characters; None if the connection just broke.
+    """
+
+    code = "replication_interrupted"
+    remedy = "Nothing: the reader reconnects by itself. If it goes on, `/ready` names the cause."
+
+    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+        """Keep the text and the SQLSTATE."""
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
 class ConfigurationError(HeliographError):
     """Settings, the database or the environment must be changed before we can go on."""
 
     code = "configuration_error"
     remedy = "The message lists every setting that is missing or wrong and what to run."
+
+
+class PublicationRefusedError(ConfigurationError):
+    """A table can not be added to a publication as it is; the message says why."""
+
+    code = "publication_refused"
+    remedy = "Change the table as the message says, or publish another one."
+
+
+class RoleUnusableError(ConfigurationError):
+    """The judging login can not assume the subscriber's role (dropped, not granted)."""
+
+    code = "role_not_usable"
+    remedy = "Run `heliograph migrate`, or grant the role to the judging login."
 
 
 class SubscriptionRefusedError(HeliographError):

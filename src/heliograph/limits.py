@@ -19,6 +19,42 @@ STANDBY_STATUS_INTERVAL_S: Final = 10.0
 RECONNECT_WAIT_FIRST_S: Final = 0.05
 RECONNECT_WAIT_LAST_S: Final = 5.0
 
+#: Seconds for one answer while the replication connection is set up. A slot that decodes its way
+#: through a large backlog answers late, but START_REPLICATION itself does not wait for that.
+REPLICATION_ANSWER_TIMEOUT_S: Final = 10.0
+
+#: Frames handled before other tasks get their turn: about 2 ms of work. Larger: sockets wait
+#: longer while a backlog is read; smaller: more overhead per frame.
+FRAMES_PER_TURN_MAX: Final = 500
+
+#: Multiples of wal_sender_timeout without anything from the server before the link is given up.
+#: The server answers each of our statuses, so silence means that it is gone.
+SILENT_LINK_TIMEOUTS: Final = 2
+
+#: Multiples of our status interval without a status from the holder of our slot, before it is
+#: believed dead and its backend is terminated. Below 2 one late status would be enough.
+SLOT_HOLDER_SILENT_INTERVALS: Final = 2.5
+
+#: Seconds between two looks at a slot that is being created or held by somebody else. Creation
+#: waits for every transaction that is writing.
+SLOT_WATCH_INTERVAL_S: Final = 1.0
+
+#: Seconds between two polls where replication connections are forbidden. Smaller: more load;
+#: larger: changes arrive later (on average half of it).
+POLL_INTERVAL_S: Final = 0.05
+
+#: Changes fetched by one poll at least; whole transactions, so one large one may exceed it.
+POLL_CHANGES_MAX: Final = 10_000
+
+#: Rows fetched at a time from one poll; bounds the memory of a poll that meets a large one.
+POLL_FETCH_ROWS: Final = 2_000
+
+#: Seconds between two confirmations of a polled slot. Each makes PostgreSQL decode again.
+POLL_CONFIRM_INTERVAL_S: Final = 1.0
+
+#: Seconds for one poll. PostgreSQL decodes everything since the confirmed position for each.
+POLL_TIMEOUT_S: Final = 120.0
+
 #: Bytes of WAL payload that one transaction may keep in memory. A larger one is written to a
 #: temporary file and handed on in segments. Larger: memory; smaller: more transactions use disk.
 TRANSACTION_BYTES_IN_MEMORY_MAX: Final = 16 * 1024 * 1024
@@ -30,6 +66,24 @@ OVERSIZE_SEGMENT_ROWS_MAX: Final = 2_000
 #: Above it the tables of the transaction are told `resync` instead.
 OVERSIZE_REPEATED_KEYS_MAX: Final = 200_000
 
+#: Bytes of row versions of such keys that may be held; above it `resync`, as above.
+OVERSIZE_REPEATED_BYTES_MAX: Final = 64 * 1024 * 1024
+
+#: Bits of the bitmap that finds repeated keys of an oversize transaction (16 MiB while one is
+#: folded). At 10 million rows it suspects about 1 % of the keys wrongly; smaller: more rows are
+#: held back until the end of the transaction.
+OVERSIZE_KEY_BITMAP_BITS: Final = 128 * 1024 * 1024
+
+#: Bytes of WAL payload that one transaction may take on disk; above it `resync`, as above.
+OVERSIZE_SPILL_BYTES_MAX: Final = 8 * 1024 * 1024 * 1024
+
+#: Bytes of transactional messages (``pg_logical_emit_message``) that one transaction may keep in
+#: memory. Ours are below 1 kB each; any role may emit others.
+TRANSACTION_MESSAGES_BYTES_MAX: Final = 1024 * 1024
+
+#: Table descriptions that one replication connection may send; each takes some kilobytes.
+RELATIONS_MAX: Final = 50_000
+
 # --- Change log (ring) ---------------------------------------------------------------------
 
 #: Bytes of transactions kept for late or slow subscribers. Larger: longer catch-up, more memory.
@@ -37,6 +91,10 @@ RING_BYTES_MAX: Final = 256 * 1024 * 1024
 
 #: Transactions kept; bounds the bookkeeping per transaction (about 300 bytes each).
 RING_TRANSACTIONS_MAX: Final = 500_000
+
+#: Bytes counted for the bookkeeping of one transaction in the ring, on top of its rows. Measured:
+#: 330 to 400 with one table; smaller: the ring takes more memory than RING_BYTES_MAX says.
+RING_TRANSACTION_OVERHEAD_BYTES: Final = 400
 
 #: Age in seconds of the oldest transaction kept.
 RING_AGE_S_MAX: Final = 600.0
@@ -81,6 +139,19 @@ FILTER_IN_VALUES_MAX: Final = 100
 #: Bytes of one filter string; longer ones are refused before they are parsed.
 FILTER_BYTES_MAX: Final = 16 * 1024
 
+#: Terms in one filter; every one costs a comparison per change. Real filters have a few.
+FILTER_TERMS_MAX: Final = 100
+
+#: Characters of a `like`, `ilike`, `match` or `imatch` pattern; the longer a regular expression,
+#: the longer PostgreSQL may search for a match (S18).
+FILTER_PATTERN_CHARACTERS_MAX: Final = 2_000
+
+#: Names in one `select` list: PostgreSQL's own bound of columns in a table.
+SELECT_COLUMNS_MAX: Final = 1_600
+
+#: Characters of a client's own parameters that an error text repeats.
+ERROR_ECHO_CHARACTERS_MAX: Final = 1_000
+
 #: `postgres_changes` entries in one join.
 BINDINGS_PER_CHANNEL_MAX: Final = 1_000
 
@@ -120,11 +191,172 @@ CONNECTIONS_MAX: Final = 20_000
 TOPIC_CHARACTERS_MAX: Final = 255
 REF_CHARACTERS_MAX: Final = 64
 
+#: Keys of all objects in one client's message; more cost time to hash and no client needs them.
+JSON_KEYS_MAX: Final = 10_000
+#: Pieces that one fragmented WebSocket message may arrive in; more is an attempt to cost us time.
+MESSAGE_FRAGMENTS_MAX: Final = 1_024
+#: Bytes of the HTTP request line and headers together. A token of 8 KB fits twice (query, cookie).
+HANDSHAKE_BYTES_MAX: Final = 16 * 1024
+#: First size of a socket's read buffer; it doubles when needed. 16 KB tripled the idle memory.
+READ_BUFFER_BYTES_INIT: Final = 2 * 1024
+#: Messages of any kind per second and socket (and burst) before the socket is closed. Ten times
+#: what pushes are allowed: 100 channels that rejoin and refresh their tokens at once stay below.
+MESSAGES_ANY_PER_SECOND_MAX: Final = 1_000
+#: Seconds a socket may live without any channel, as in Supabase Realtime.
+NO_CHANNEL_S: Final = 600.0
+#: Seconds for making one change subscription; clients give up on a join after 10.
+SUBSCRIBE_DEADLINE_S: Final = 8.0
+#: Seconds between two attempts of a channel to subscribe while the database does not answer.
+SUBSCRIBE_RETRY_S: Final = 5.0
+#: Texts of a subscription that wait until its join is answered.
+SYSTEM_MESSAGES_WAITING_MAX: Final = 16
+#: Seconds a drain may take to hand everybody's last frames over before sockets are cut.
+DRAIN_DEADLINE_S: Final = 5.0
+#: Seconds to wait for the peer's answer to a close frame before the socket is cut.
+CLOSE_DEADLINE_S: Final = 2.0
+
 # --- Tokens --------------------------------------------------------------------------------
 
 #: Bytes of one token. PostgreSQL settings and headers stay small; JWTs of real issuers are < 4 KB.
 TOKEN_BYTES_MAX: Final = 8 * 1024
-#: Seconds that clocks may differ when `exp` and `nbf` are checked.
+#: Seconds that an issuer's clock may be ahead of ours when `nbf` is checked. `exp` has no leeway: a
+#: channel is cut at that second.
 TOKEN_LEEWAY_S: Final = 5.0
 #: Seconds between two checks of a channel's token, as in Supabase Realtime.
 TOKEN_CHECK_INTERVAL_S: Final = 300.0
+
+#: Keys in one JWKS. Issuers publish two or three; more would make every refused token slower.
+JWKS_KEYS_MAX: Final = 100
+#: Bits of an RSA key that may verify tokens. 1024 can be factored by who has the money.
+RSA_KEY_BITS_MIN: Final = 2048
+#: Bytes of a secret that signs tokens, as RFC 7518 §3.2 demands for HS256.
+JWT_SECRET_BYTES_MIN: Final = 32
+#: Bytes of a JWKS that is fetched, and seconds for fetching it.
+JWKS_BYTES_MAX: Final = 256 * 1024
+JWKS_TIMEOUT_S: Final = 5.0
+#: Seconds after which a fetched JWKS is fetched again: issuers cache theirs for as long. Larger: a
+#: key that was withdrawn is believed for longer.
+JWKS_AGE_S_MAX: Final = 600.0
+#: Seconds between two fetches, whatever asks for them. Smaller: tokens with invented key ids make
+#: us hammer the issuer; larger: a new key works later.
+JWKS_REFETCH_INTERVAL_S: Final = 10.0
+
+# --- PostgreSQL itself ---------------------------------------------------------------------
+
+#: Oldest PostgreSQL major version served. 15 brought column lists and row filters of publications
+#: and `security_invoker` views; 14 has neither.
+POSTGRES_MAJOR_MIN: Final = 15
+
+#: Seconds in which an embedded PostgreSQL must be ready. Crash recovery of a large WAL counts in;
+#: smaller: a slow disk fails the start; larger: a broken start is reported late.
+POSTGRES_START_TIMEOUT_S: Final = 60.0
+
+#: Seconds for the fast shutdown of an embedded PostgreSQL before it is told to stop at once
+#: (no data is lost by that: the next start recovers from WAL).
+POSTGRES_STOP_TIMEOUT_S: Final = 20.0
+
+#: Seconds after the death of a PostgreSQL main process in which its children must be gone before a
+#: new one may start. Idle ones notice at once (measured).
+POSTGRES_ORPHANS_TIMEOUT_S: Final = 10.0
+
+#: Seconds after which children that have not noticed are told to quit: one that computes looks at
+#: nothing else. Larger: a start after `kill -9` takes longer than the 6 s promised.
+POSTGRES_ORPHANS_PATIENCE_S: Final = 1.0
+
+#: Restarts of an embedded PostgreSQL that ended by itself, within the window in seconds, before
+#: Heliograph gives up. More: a broken disk or cluster is hammered without anybody being told.
+POSTGRES_RESTARTS_MAX: Final = 5
+POSTGRES_RESTARTS_WINDOW_S: Final = 60.0
+
+#: Bytes of the embedded PostgreSQL's log at which a start puts it aside; one old log is kept.
+POSTGRES_LOG_BYTES_MAX: Final = 10 * 1024 * 1024
+
+# --- SQL sessions of commands and of the demo ----------------------------------------------
+
+#: Seconds to connect, as libpq counts them (whole seconds, at least 2).
+SQL_CONNECT_TIMEOUT_S: Final = 10.0
+
+#: Seconds one statement may run before PostgreSQL cancels it. The demo's longest (its tables and
+#: its content in one go) takes a few tenths of a second; a busy disk may make it ten times that.
+SQL_STATEMENT_TIMEOUT_S: Final = 30.0
+
+#: Seconds beyond SQL_STATEMENT_TIMEOUT_S that we wait for the answer before we believe that the
+#: server is gone. Smaller: a cancelled statement looks like a lost connection.
+SQL_ANSWER_MARGIN_S: Final = 5.0
+
+# --- Shop simulator of the demo ------------------------------------------------------------
+
+#: Seconds between two business actions: drawn evenly between the two. Smaller: nobody can follow
+#: it on a screen; larger: a visitor thinks that nothing happens.
+SIMULATOR_PAUSE_S_MIN: Final = 1.0
+SIMULATOR_PAUSE_S_MAX: Final = 3.0
+
+#: First and last wait after the database was gone, in seconds. The wait doubles.
+SIMULATOR_RETRY_WAIT_FIRST_S: Final = 0.5
+SIMULATOR_RETRY_WAIT_LAST_S: Final = 10.0
+
+#: Open orders of one branch above which no new one is taken until some are delivered.
+SIMULATOR_OPEN_ORDERS_MAX: Final = 25
+
+#: Finished orders of one branch that are kept; older ones are deleted one by one. Larger: a demo
+#: left running for days grows; smaller: the tables look empty.
+SIMULATOR_FINISHED_ORDERS_MAX: Final = 100
+
+# --- Migrations, publications and the judging login ----------------------------------------
+
+#: Seconds that a migration waits for one lock. Larger: others queue behind our waiting lock for
+#: as long; smaller: a busy database is never migrated.
+MIGRATION_LOCK_TIMEOUT_S: Final = 10.0
+
+#: Seconds one migration statement may run. They only touch catalogs: milliseconds each.
+MIGRATION_STATEMENT_TIMEOUT_S: Final = 60.0
+
+#: Seconds for one whole migration, or one attempt to publish a table, before the connection counts
+#: as dead. Must exceed the two bounds above.
+MIGRATION_TIMEOUT_S: Final = 120.0
+
+#: Attempts at one migration when another database of the same cluster alters the same roles.
+MIGRATION_ATTEMPTS_MAX: Final = 5
+
+#: Seconds that `publish` waits for open writers of a table. New writers queue behind the waiting
+#: lock for as long, so the application stands still meanwhile: short, and more attempts instead.
+PUBLISH_LOCK_TIMEOUT_S: Final = 2.0
+
+#: Attempts of `publish`, and the wait after the first one in seconds (then twice, three times …,
+#: each spread by half). Ten attempts take about half a minute of waiting and 20 s of asking.
+PUBLISH_ATTEMPTS_MAX: Final = 10
+PUBLISH_RETRY_WAIT_S: Final = 0.5
+
+#: Connections that the judging login may hold: JUDGEMENT_CONNECTIONS_MAX for each of several server
+#: processes, and the old ones while they are replaced.
+JUDGE_LOGIN_CONNECTIONS_MAX: Final = 40
+
+#: Seconds for opening one database connection; whole seconds, as libpq takes them.
+POSTGRES_CONNECT_TIMEOUT_S: Final = 10
+
+#: Seconds for checking an external database before it is used: a handful of short statements.
+POSTGRES_CHECK_TIMEOUT_S: Final = 30.0
+
+# --- heliograph tail -----------------------------------------------------------------------
+
+#: Seconds between two heartbeats, as in the official clients; the server closes after 60 s of
+#: silence. The answer must arrive before the next one is due.
+TAIL_HEARTBEAT_INTERVAL_S: Final = 25.0
+
+#: Seconds for opening the WebSocket, for the answer to the join, and for sending one frame.
+TAIL_ANSWER_TIMEOUT_S: Final = 10.0
+
+#: First and last wait before connecting again, in seconds. The wait doubles.
+TAIL_RECONNECT_WAIT_FIRST_S: Final = 0.5
+TAIL_RECONNECT_WAIT_LAST_S: Final = 10.0
+
+#: Bytes of one message from the server: CHANGE_DATA_BYTES_MAX for the row, again for its old
+#: version, and room for servers that are more generous.
+TAIL_MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
+
+#: Seconds that a token minted for `--as` is good for. It is renewed at half of it; a shorter one
+#: is worth less to whoever steals it.
+TAIL_TOKEN_LIFETIME_S: Final = 600.0
+
+#: Characters of one value in a line; longer ones end with an ellipsis. `--json` shows all of it.
+TAIL_VALUE_CHARACTERS_MAX: Final = 60

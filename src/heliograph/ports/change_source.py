@@ -1,6 +1,7 @@
 """The seam between whatever reads committed transactions and whoever delivers them."""
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from heliograph.core.replication.lsn import Lsn
@@ -28,10 +29,19 @@ class SourceIdentity:
 
 
 class ChangeSink(Protocol):
-    """Receives whole transactions in commit order, on the event loop."""
+    """Receives whole transactions in commit order, on the event loop.
+
+    Each transaction comes once: what PostgreSQL sends again after a reconnect is dropped by
+    position before it gets here.
+    """
 
     def source_started(self, identity: SourceIdentity) -> None:
-        """Learn that a connection is up; transactions already received may come again."""
+        """Learn that a connection is up.
+
+        Another history than before (system identifier or timeline differ, or the slot is new)
+        means that nothing continues; positions of another system or timeline may even be lower
+        than those known. From this call on `acknowledged_lsn` must speak of the new history.
+        """
         ...
 
     def source_lost(self, reason: str) -> None:
@@ -43,7 +53,11 @@ class ChangeSink(Protocol):
         ...
 
     async def receive_oversize(self, transaction: OversizeTransaction) -> None:
-        """Take one transaction too large for memory; may wait while it is delivered."""
+        """Take one transaction too large for memory; may wait while it is delivered.
+
+        Its rows are gone when this returns. The stream is not read in the meantime, but kept
+        alive; a connection that breaks meanwhile does not interrupt it.
+        """
         ...
 
     def receive_progress(self, progress: Lsn) -> None:
@@ -51,7 +65,13 @@ class ChangeSink(Protocol):
         ...
 
     def acknowledged_lsn(self) -> Lsn:
-        """Return the position that the slot may confirm: all below it is kept by us."""
+        """Return the position that the slot may confirm.
+
+        Every transaction that commits below it is kept, so that it need not be sent again. It
+        may trail far behind, so that a restart receives the latest transactions again. Once it
+        reaches the end of the last transaction received, the source lets the slot follow the
+        server's position, so that quiet tables do not hold WAL back.
+        """
         ...
 
     def has_room(self) -> bool:
@@ -61,6 +81,48 @@ class ChangeSink(Protocol):
     async def wait_room(self) -> None:
         """Wait until `has_room` is true."""
         ...
+
+
+class SourceState(Enum):
+    """What a source does at the moment."""
+
+    #: Connecting, creating the slot, or waiting for somebody who holds it.
+    STARTING = "starting"
+    #: Reading; nothing is missing.
+    STREAMING = "streaming"
+    #: Broken off; it waits before it tries again.
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """What a source says of itself, for `/ready` and the metrics.
+
+    Attributes:
+        state: What it does.
+        reason: What it waits for, in words for the operator; empty while streaming.
+        starts: Connections that came up since the process started.
+        bytes_received: Of the stream, since the process started.
+        progress: Everything that commits below it was handed on.
+        confirmed: What the slot was last told to be kept.
+        transactions: Handed on.
+        transactions_oversize: Of these, too large for memory.
+        transactions_repeated: Sent again by PostgreSQL and dropped.
+        rows: Row changes in those handed on, before folding.
+        messages_ignored: Non-transactional logical messages.
+    """
+
+    state: SourceState
+    reason: str
+    starts: int
+    bytes_received: int
+    progress: Lsn
+    confirmed: Lsn
+    transactions: int
+    transactions_oversize: int
+    transactions_repeated: int
+    rows: int
+    messages_ignored: int
 
 
 class ChangeSource(Protocol):
@@ -76,4 +138,8 @@ class ChangeSource(Protocol):
 
     def request_progress(self) -> None:
         """Ask the server to say soon how far it has read; cheap, may be called often."""
+        ...
+
+    def status(self) -> SourceStatus:
+        """Return what it does and how far it is."""
         ...

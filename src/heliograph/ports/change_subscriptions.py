@@ -77,13 +77,27 @@ class ChangeSubscriptions(Protocol):
     """Makes subscriptions."""
 
     async def subscribe(
-        self, *, bindings: Sequence[ChangeBinding], identity: Identity, outlet: ChangeOutlet
+        self,
+        *,
+        bindings: Sequence[ChangeBinding],
+        identity: Identity,
+        outlet: ChangeOutlet,
+        replaces: ChangeSubscription | None = None,
     ) -> ChangeSubscription:
         """Validate all bindings, register them and fix the stream position (promise P3).
 
         When this returns, every change that commits from now on, and that the identity may see,
         will be delivered after `ChangeSubscription.start`; what was committed before and visible
         to everybody is not delivered. Cancelling the call registers nothing.
+
+        Args:
+            bindings: What is subscribed to, each id once.
+            identity: Who sees it.
+            outlet: Where it goes.
+            replaces: The channel's subscription under an earlier token. It goes on delivering;
+                the channel closes it right before it starts the new one, in the same tick. What
+                the old one has not delivered by then is delivered by the new one, and what it has
+                delivered is not delivered again.
 
         Raises:
             SubscriptionRefusedError: With the protocol's text for the first faulty binding.

@@ -1,0 +1,228 @@
+"""The composition root: builds a whole server from settings and runs it until asked to stop."""
+
+import asyncio
+import contextlib
+import random  # noqa: TID251 - the generators for jitter are made here
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from heliograph.config import Settings
+from heliograph.core.changelog.ring import Ring, RingBounds
+from heliograph.core.channels.server_connection import ConnectionLimits
+from heliograph.core.matching.visibility import DeleteVisibility, LeaveEvents
+from heliograph.core.replication.lsn import ZERO_LSN
+from heliograph.errors import UnavailableError
+from heliograph.ports.change_source import ChangeSource, SourceState
+from heliograph.postgres.admin import AdminDatabase
+from heliograph.postgres.bootstrap import PreparedDatabase, prepare_database
+from heliograph.postgres.dependency_publication import DEPENDENCY_PUBLICATION
+from heliograph.postgres.judge import Judge
+from heliograph.postgres.polling_source import PollingSource
+from heliograph.postgres.reader_state import ReaderOptions
+from heliograph.postgres.replication_source import StreamingSource
+from heliograph.server.app import ServerParts
+from heliograph.server.authentication import make_keys
+from heliograph.server.delivery.assembly import Delivery, DeliveryOptions, run_delivery
+from heliograph.server.delivery.delivery_metrics import register_delivery
+from heliograph.server.delivery.judging import VisibilityRules
+from heliograph.server.delivery.serving import ServingRules
+from heliograph.server.garbage_collection import calm_garbage_collector
+from heliograph.server.health import ReadinessPart
+from heliograph.server.metrics import Metrics
+from heliograph.server.origins import OriginPolicy
+from heliograph.server.outbound import OutboundLimits
+from heliograph.server.system_clock import SystemClock
+from heliograph.server.uvicorn_server import BoundAddress, ListenSettings, StopRequest, serve
+
+_log = structlog.get_logger("heliograph.server")
+
+#: Seconds between two looks at the slot, for the metrics.
+_SLOT_LOOK_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How a server is run, beyond its settings.
+
+    Attributes:
+        listen: Where.
+        may_migrate: Whether pending migrations are run at the start.
+        allows_local_origins: Whether pages of this machine may connect.
+        spill_folder: Where transactions too large for memory wait; None: the temporary folder.
+        on_ready: Called once, when clients may connect and changes flow.
+        stop: Lets others ask the server to stop.
+        handle_signals: Whether SIGTERM and SIGINT ask.
+    """
+
+    listen: ListenSettings
+    may_migrate: bool
+    allows_local_origins: bool
+    spill_folder: Path | None
+    on_ready: Callable[[BoundAddress], None]
+    stop: StopRequest | None = None
+    handle_signals: bool = True
+
+
+async def run_server(settings: Settings, options: ServerOptions) -> int | None:
+    """Run a server until it is asked to stop; drains before it returns.
+
+    Returns:
+        The signal that asked, or None.
+
+    Raises:
+        ConfigurationError: If settings or database must be changed first.
+        UnavailableError: If the database does not answer at the start.
+    """
+    prepared = await prepare_database(settings, may_migrate=options.may_migrate)
+    clock = SystemClock()
+    metrics = Metrics()
+    stop = options.stop or StopRequest()
+    async with contextlib.AsyncExitStack() as stack:
+        admin = AdminDatabase(settings.url_for_administration().reveal())
+        await admin.open()
+        stack.push_async_callback(admin.close)
+        judge = _make_judge(settings, prepared)
+        await judge.open()
+        stack.push_async_callback(judge.close)
+        source = await _make_source(settings, options, prepared, clock)
+        bounds = settings.bounds
+        ring = Ring(
+            ZERO_LSN,
+            bounds=RingBounds(
+                bounds.ring_bytes_max, bounds.ring_transactions_max, bounds.ring_age_s_max
+            ),
+        )
+        delivery = await stack.enter_async_context(
+            run_delivery(
+                DeliveryOptions(
+                    admin=admin,
+                    judge=judge,
+                    source=source,
+                    ring=ring,
+                    clock=clock,
+                    publication=prepared.publication,
+                    message_secret=prepared.message_secret,
+                    visibility=VisibilityRules(
+                        DeleteVisibility(settings.delete_visibility),
+                        LeaveEvents(settings.leave_events),
+                    ),
+                    serving=ServingRules(frozenset(settings.allow_without_rls)),
+                    metrics=metrics,
+                )
+            )
+        )
+        register_delivery(metrics, delivery, ring=ring, clock=clock)
+        parts = ServerParts(
+            subscriptions=delivery.subscriptions,
+            authenticator=make_keys(settings, clock),
+            clock=clock,
+            origins=OriginPolicy(
+                settings.allowed_origins or (), allows_local=options.allows_local_origins
+            ),
+            metrics=metrics,
+            readiness=_readiness(source),
+            connection_limits=_connection_limits(settings),
+            outbound_limits=_outbound_limits(settings),
+            connections_max=bounds.connections_max,
+            message_bytes_max=bounds.message_bytes_max,
+        )
+        stack.enter_context(calm_garbage_collector(clock, metrics.gc_pause_seconds.observe))
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(source.run(delivery.inbox), name="reader")
+            reading.add_done_callback(lambda _task: stop.request())
+            watching = group.create_task(_watch_slot(admin, settings.slot, metrics), name="slot")
+            await _wait_streaming(source, reading)
+            signal_number = await serve(
+                parts,
+                options.listen,
+                on_ready=options.on_ready,
+                stop=stop,
+                handle_signals=options.handle_signals,
+            )
+            reading.cancel()
+            watching.cancel()
+        return signal_number
+
+
+def _make_judge(settings: Settings, prepared: PreparedDatabase) -> Judge:
+    return Judge(
+        prepared.judge_conninfo,
+        connections_max=settings.bounds.judgement_connections_max,
+        timeout_s=settings.bounds.judgement_timeout_s,
+        stand_ins=prepared.stand_ins,
+    )
+
+
+async def _make_source(
+    settings: Settings, options: ServerOptions, prepared: PreparedDatabase, clock: SystemClock
+) -> ChangeSource:
+    reader = ReaderOptions(
+        database_url=settings.url_for_replication(),
+        slot_name=settings.slot,
+        publications=(prepared.publication, DEPENDENCY_PUBLICATION),
+        spill_folder=options.spill_folder,
+    )
+    generator = random.Random()  # noqa: S311 - jitter needs no secrecy
+    if prepared.must_poll:
+        _log.warning(
+            "reader_polls",
+            reason="replication connections are refused; changes arrive more slowly",
+        )
+        return PollingSource(reader, clock=clock, generator=generator)
+    return StreamingSource(reader, clock=clock, generator=generator)
+
+
+async def _wait_streaming(source: ChangeSource, reading: asyncio.Task[None]) -> None:
+    """Wait until the reader's position is fixed: before that nobody can be subscribed."""
+    said = ""
+    while source.status().state is not SourceState.STREAMING and not reading.done():
+        status = source.status()
+        if status.reason != said:
+            said = status.reason
+            _log.info("starting", waiting_for=said)
+        await asyncio.sleep(0.01)
+
+
+def _readiness(source: ChangeSource) -> tuple[ReadinessPart, ...]:
+    def reader_problem() -> str | None:
+        status = source.status()
+        return None if status.state is SourceState.STREAMING else status.reason
+
+    return (ReadinessPart("reader", reader_problem),)
+
+
+def _connection_limits(settings: Settings) -> ConnectionLimits:
+    bounds = settings.bounds
+    return ConnectionLimits(
+        channels_max=bounds.channels_per_socket_max,
+        joins_per_s=bounds.joins_per_second_max,
+        pushes_per_s=bounds.messages_per_second_max,
+    )
+
+
+def _outbound_limits(settings: Settings) -> OutboundLimits:
+    bounds = settings.bounds
+    return OutboundLimits(
+        bytes_high=bounds.outbound_bytes_high,
+        bytes_low=bounds.outbound_bytes_low,
+        bytes_max=bounds.outbound_bytes_max,
+        write_deadline_s=bounds.write_deadline_s,
+    )
+
+
+async def _watch_slot(admin: AdminDatabase, slot_name: str, metrics: Metrics) -> None:
+    """Keep the slot's numbers fresh for ``/metrics``."""
+    while True:
+        try:
+            lag_bytes, retained_bytes = await admin.slot_bytes(slot_name)
+            metrics.replication_lag_bytes.set(lag_bytes)
+            metrics.slot_retained_bytes.set(retained_bytes)
+        except UnavailableError as error:
+            _log.warning("slot_not_readable", error=str(error))
+        await asyncio.sleep(_SLOT_LOOK_S)
+
+
+__all__ = ["Delivery", "ServerOptions", "run_server"]

@@ -1,0 +1,188 @@
+"""`heliograph keys`: print the keys of a server, or mint a token for a user or a role.
+
+What it prints is secret; it goes to standard output and nowhere else.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+
+from heliograph.cli.tail_keys import read_secrets, user_keys
+from heliograph.cli.terminal import Terminal
+from heliograph.config import Secret, Settings
+from heliograph.core.tokens.minting import mint_legacy_key, mint_token
+from heliograph.errors import ConfigurationError
+from heliograph.postgres.data_folder import FolderSecrets
+
+#: Ten years, as long as the legacy keys of Supabase projects live.
+_TTL_S_MAX: Final = 315_576_000
+
+_TTL_S_DEFAULT: Final = 3_600
+
+
+class _WallClock:
+    """Only a minted token's times need it."""
+
+    def monotonic_s(self) -> float:
+        """Return the monotonic clock's seconds."""
+        return time.monotonic()  # noqa: TID251 - a command is its own composition root
+
+    def unix_s(self) -> float:
+        """Return the wall clock's seconds."""
+        return time.time()  # noqa: TID251 - a command is its own composition root
+
+
+@dataclass(frozen=True, slots=True)
+class MintRequest:
+    """The token that is wanted.
+
+    Attributes:
+        person: E-mail address or id of a row of ``auth.users``; None for nobody in particular.
+        role: Database role; None for the user's own.
+        claims: More claims; they win over the user's.
+        ttl_s: Seconds that the token is good for.
+    """
+
+    person: str | None
+    role: str | None
+    claims: Mapping[str, object]
+    ttl_s: int
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command ``keys`` to the program."""
+    app.command("keys")(keys)
+
+
+def keys(
+    person: Annotated[
+        str | None,
+        typer.Option("--user", help="Mint a token for this user: e-mail address or id."),
+    ] = None,
+    role: Annotated[str | None, typer.Option(help="Mint a token with this database role.")] = None,
+    claims: Annotated[
+        str | None, typer.Option(help="More claims of the token, a JSON object.")
+    ] = None,
+    ttl_s: Annotated[
+        int,
+        typer.Option("--ttl", min=1, max=_TTL_S_MAX, help="Seconds that the token is good for."),
+    ] = _TTL_S_DEFAULT,
+    is_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    data_dir: Annotated[
+        Path, typer.Option(help="Data folder of `heliograph dev`, where the variables are not set.")
+    ] = Path("heliograph-data"),
+) -> None:
+    """Print the server's keys; with --user or --role mint a token."""
+    settings = Settings.from_environ(os.environ)
+    terminal = Terminal()
+    if person is None and role is None:
+        if claims is not None:
+            message = "--claims needs --user or --role: a token without a role is good for nothing"
+            raise typer.BadParameter(message)
+        _write_keys(known_keys(settings, data_dir), terminal, is_json=is_json)
+        return
+    request = MintRequest(person, role, _parse_claims(claims), ttl_s)
+    token = asyncio.run(mint(request, settings, data_dir))
+    if is_json:
+        terminal.write_json({"access_token": token})
+    else:
+        terminal.write(token)
+
+
+def known_keys(settings: Settings, data_dir: Path) -> dict[str, str]:
+    """Return every key that environment and data folder know or that follows from the secret.
+
+    Returns:
+        Of ``anon_key``, ``service_role_key``, ``publishable_key``, ``secret_key`` and
+        ``jwt_secret`` those that there are, in this order.
+
+    Raises:
+        ConfigurationError: If there is none at all, or the folder's secrets are damaged.
+    """
+    folder = _read_folder(data_dir)
+    made = folder.for_development(None) if folder is not None else None
+    jwt_secret = settings.jwt_secret or (made.jwt_secret if made is not None else None)
+    found: dict[str, Secret | None] = {
+        "anon_key": settings.anon_key or _legacy_key(jwt_secret, "anon"),
+        "service_role_key": settings.service_role_key or _legacy_key(jwt_secret, "service_role"),
+        "publishable_key": settings.publishable_key
+        or (made.publishable_key if made is not None else None),
+        "secret_key": settings.secret_key or (made.secret_key if made is not None else None),
+        "jwt_secret": jwt_secret,
+    }
+    known = {name: key.reveal() for name, key in found.items() if key is not None}
+    if not known:
+        message = (
+            "HELIOGRAPH_JWT_SECRET: missing; set it or the keys themselves, or name the data "
+            "folder of `heliograph dev` with --data-dir"
+        )
+        raise ConfigurationError(message)
+    return known
+
+
+async def mint(request: MintRequest, settings: Settings, data_dir: Path) -> str:
+    """Mint a token.
+
+    Raises:
+        ConfigurationError: If the secret, or the database to look a user up in, is missing.
+        AuthorizationError: If there is no such user.
+        UnavailableError: If the database does not answer.
+    """
+    clock = _WallClock()
+    known = read_secrets(settings, data_dir)
+    if known.jwt_secret is None:
+        message = (
+            "HELIOGRAPH_JWT_SECRET: missing; tokens are signed with it; set it, or name the data "
+            "folder of `heliograph dev` with --data-dir"
+        )
+        raise ConfigurationError(message)
+    claims: dict[str, object] = {}
+    if request.person is not None:
+        claims.update((await user_keys(request.person, known, clock)).claims)
+    claims.update(request.claims)
+    if request.role is not None:
+        claims["role"] = request.role
+    return mint_token(known.jwt_secret.reveal(), claims, now_s=clock.unix_s(), ttl_s=request.ttl_s)
+
+
+def _write_keys(known: Mapping[str, str], terminal: Terminal, *, is_json: bool) -> None:
+    if is_json:
+        terminal.write_json(known)
+        return
+    for name, key in known.items():
+        terminal.write(f"{name:<17} {key}")
+
+
+def _legacy_key(secret: Secret | None, role: str) -> Secret | None:
+    return Secret(mint_legacy_key(secret.reveal(), role)) if secret is not None else None
+
+
+def _parse_claims(text: str | None) -> Mapping[str, object]:
+    if text is None:
+        return {}
+    try:
+        return msgspec.json.decode(text, type=dict[str, object])
+    except msgspec.MsgspecError as error:
+        message = "--claims must be a JSON object"
+        raise typer.BadParameter(message) from error
+
+
+def _read_folder(data_dir: Path) -> FolderSecrets | None:
+    path = data_dir / "secrets.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=FolderSecrets)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        message = f"{path} can not be read: {error.strerror}"
+        raise ConfigurationError(message) from error
+    except msgspec.MsgspecError as error:
+        message = f"{path} is damaged"
+        raise ConfigurationError(message) from error

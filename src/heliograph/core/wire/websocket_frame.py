@@ -1,0 +1,41 @@
+"""Headers of the WebSocket frames that a server sends, and the payload of a close frame.
+
+A server's frames are not masked (RFC 6455 section 5.1), so a frame is its header followed by the
+payload as it is; several frames may be joined and written at once.
+"""
+
+from typing import Final
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+_FINAL: Final = 0x80
+_LENGTH_16: Final = 126
+_LENGTH_64: Final = 127
+_LENGTH_16_MAX: Final = 0xFFFF
+#: A control frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
+_REASON_BYTES_MAX: Final = 123
+
+
+def server_frame_header(opcode: int, size: int) -> bytes:
+    """Return the header of one unfragmented, unmasked frame (RFC 6455 section 5.2).
+
+    Args:
+        opcode: One of this module's constants.
+        size: Bytes of the payload.
+    """
+    if size < _LENGTH_16:
+        return bytes((_FINAL | opcode, size))
+    if size <= _LENGTH_16_MAX:
+        return bytes((_FINAL | opcode, _LENGTH_16, size >> 8, size & 0xFF))
+    return bytes((_FINAL | opcode, _LENGTH_64)) + size.to_bytes(8, "big")
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """Return a whole close frame; a reason that is too long is cut at a character."""
+    text = reason.encode()[:_REASON_BYTES_MAX].decode(errors="ignore").encode()
+    return server_frame_header(CLOSE, 2 + len(text)) + code.to_bytes(2, "big") + text

@@ -1,0 +1,244 @@
+"""The server's own connections: catalog, positions, nudges, following what policies read.
+
+The login is ``DATABASE_URL``'s. Nothing that a client sends reaches a statement here except as a
+bound value.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Collection, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from heliograph.core.replication.lsn import Lsn, parse_lsn
+from heliograph.core.replication.snapshot import Snapshot, parse_snapshot
+from heliograph.errors import UnavailableError
+
+#: Seconds that a statement on the catalog may take.
+_TIMEOUT_S: Final = 15.0
+
+_POSITION: Final = (
+    "select pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_current_wal_insert_lsn()::text"
+)
+
+_RELATIONS: Final = """
+select c.oid::bigint, c.relkind::text, c.relpersistence = 'p',
+       coalesce(pg_catalog.pg_partition_root(c.oid), c.oid)::oid::bigint
+  from pg_catalog.pg_class c where c.oid = any(%s::oid[])
+"""
+
+_SLOT: Final = """
+select pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), confirmed_flush_lsn),
+       pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)
+  from pg_catalog.pg_replication_slots where slot_name = %s
+"""
+
+_FOLLOWED: Final = """
+select distinct c.oid::bigint
+  from pg_catalog.pg_publication_tables p
+  join pg_catalog.pg_namespace n on n.nspname = p.schemaname
+  join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
+ where p.pubname = any(%s)
+"""
+
+#: Tables and functions that the policies of a table name, views seen through; text of functions.
+_POLICY_DEPENDENCIES: Final = """
+with recursive named(classid, objid) as (
+  select d.refclassid, d.refobjid
+    from pg_catalog.pg_policy p
+    join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_policy'::regclass and d.objid = p.oid
+   where p.polrelid = any(%(tables)s::oid[])
+  union
+  select d.refclassid, d.refobjid
+    from named v
+    join pg_catalog.pg_rewrite w on v.classid = 'pg_catalog.pg_class'::regclass
+                                and w.ev_class = v.objid
+    join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass
+                               and d.objid = w.oid
+   where d.refobjid <> v.objid
+)
+select distinct case when classid = 'pg_catalog.pg_class'::regclass then 'relation'
+                     else 'function' end, objid::bigint
+  from named
+ where classid in ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_proc'::regclass)
+   and objid >= 16384
+"""
+
+_FUNCTION_SOURCES: Final = """
+select p.oid::bigint, p.proname, coalesce(pg_catalog.pg_get_functiondef(p.oid), p.prosrc)
+  from pg_catalog.pg_proc p
+ where p.oid >= 16384 and p.prokind = 'f'
+   and p.prolang <> (select oid from pg_catalog.pg_language where lanname = 'c')
+"""
+
+_USER_TABLES: Final = """
+select c.oid::bigint, c.relname from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.oid >= 16384 and c.relkind in ('r', 'p', 'v') and c.relpersistence = 'p'
+   and n.nspname not like 'pg\\_%' and n.nspname <> 'information_schema'
+"""
+
+_WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
+
+
+@dataclass(frozen=True, slots=True)
+class RelationKind:
+    """What a relation is, for following it.
+
+    Attributes:
+        oid: ``pg_class.oid``.
+        is_table: Ordinary or partitioned, and in the WAL.
+        stream_oid: The oid under which its rows arrive: the partition root, or itself.
+    """
+
+    oid: int
+    is_table: bool
+    stream_oid: int
+
+
+class AdminDatabase:
+    """A small pool with the owner's rights."""
+
+    def __init__(self, conninfo: str, *, connections_max: int = 4) -> None:
+        """Prepare; `open` connects."""
+        self._pool = AsyncConnectionPool(
+            conninfo,
+            min_size=1,
+            max_size=connections_max,
+            open=False,
+            name="heliograph-admin",
+            timeout=_TIMEOUT_S,
+            kwargs={
+                "autocommit": True,
+                "application_name": "heliograph",
+                "options": "-c statement_timeout=15s -c lock_timeout=5s",
+            },
+        )
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            UnavailableError: If the server does not answer or refuses the login.
+        """
+        try:
+            await self._pool.open(wait=True, timeout=_TIMEOUT_S)
+        except PoolTimeout as cause:
+            await self._pool.close()
+            message = "the database does not answer or refuses the login of DATABASE_URL"
+            raise UnavailableError(message) from cause
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[AsyncConnection]:
+        """Lend a connection.
+
+        Raises:
+            UnavailableError: If there is none, or the database fails while it is in use.
+        """
+        try:
+            async with asyncio.timeout(_TIMEOUT_S * 2), self._pool.connection() as connection:
+                yield connection
+        except (PoolTimeout, TimeoutError) as cause:
+            message = "the database did not answer in time"
+            raise UnavailableError(message) from cause
+        except psycopg.Error as cause:
+            message = f"the database failed with SQLSTATE {cause.sqlstate or '08006'}"
+            raise UnavailableError(message) from cause
+
+    async def take_position(self) -> tuple[Snapshot, Lsn]:
+        """Take a snapshot, and after it the WAL insert position."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(_POSITION)
+            row = await cursor.fetchone()
+        if row is None:
+            message = "PostgreSQL did not tell its snapshot"
+            raise UnavailableError(message)
+        return parse_snapshot(row[0]), parse_lsn(row[1])
+
+    async def nudge(self) -> None:
+        """Write an empty transactional message: it flushes the WAL before it and moves readers."""
+        async with self.connection() as connection:
+            await connection.execute(
+                "select pg_catalog.pg_logical_emit_message(true, 'heliograph.tick', '')"
+            )
+
+    async def slot_bytes(self, slot_name: str) -> tuple[int, int]:
+        """Return how far the slot's confirmed position is behind, and the WAL kept for it."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(_SLOT, (slot_name,))
+            row = await cursor.fetchone()
+        return (0, 0) if row is None else (int(row[0] or 0), int(row[1] or 0))
+
+    async def relation_kinds(self, oids: Collection[int]) -> list[RelationKind]:
+        """Describe relations that were read while judging; unknown oids are left out."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(_RELATIONS, (list(oids),))
+            rows = await cursor.fetchall()
+        return [
+            RelationKind(oid, kind in {"r", "p"} and logged, root)
+            for oid, kind, logged, root in rows
+        ]
+
+    async def followed_tables(self, publications: Iterable[str]) -> set[int]:
+        """Return the oids whose rows the stream carries."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(_FOLLOWED, (list(publications),))
+            return {row[0] for row in await cursor.fetchall()}
+
+    async def policy_reads(self, table_oid: int) -> set[int]:
+        """Guess from the catalog which tables the policies of a table may read.
+
+        Looks through views, by the words in their source through functions, and at the policies of
+        the tables found. It may name too many; what it misses is found by the first judgement that
+        reads it.
+        """
+        found: set[int] = set()
+        opened: set[int] = set()
+        unread = {table_oid}
+        async with self.connection() as connection:
+            while unread:
+                opened |= unread
+                found |= await _named_by_policies(connection, unread)
+                unread = found - opened
+        kinds = await self.relation_kinds(found) if found else []
+        return {kind.stream_oid for kind in kinds if kind.is_table}
+
+
+async def _named_by_policies(connection: AsyncConnection, tables: set[int]) -> set[int]:
+    cursor = await connection.execute(_POLICY_DEPENDENCIES, {"tables": list(tables)})
+    named = await cursor.fetchall()
+    relations = {oid for kind, oid in named if kind == "relation"} - tables
+    functions = {oid for kind, oid in named if kind == "function"}
+    return relations | (await _read_by_functions(connection, functions) if functions else set())
+
+
+async def _read_by_functions(connection: AsyncConnection, functions: set[int]) -> set[int]:
+    """Follow function sources by the words in them, functions calling functions included."""
+    sources = {
+        oid: (name, set(_WORD.findall(text)))
+        for oid, name, text in await (await connection.execute(_FUNCTION_SOURCES)).fetchall()
+    }
+    tables: dict[str, set[int]] = {}
+    for oid, name in await (await connection.execute(_USER_TABLES)).fetchall():
+        tables.setdefault(name, set()).add(oid)
+    oids_by_name: dict[str, set[int]] = {}
+    for oid, (name, _) in sources.items():
+        oids_by_name.setdefault(name, set()).add(oid)
+    found: set[int] = set()
+    open_functions, seen = set(functions), set[int]()
+    while open_functions:
+        oid = open_functions.pop()
+        seen.add(oid)
+        for word in sources.get(oid, ("", set[str]()))[1]:
+            found |= tables.get(word, set())
+            open_functions |= oids_by_name.get(word, set()) - seen
+    return found

@@ -1,0 +1,154 @@
+"""What must be true of the database before a server starts on it, and what the server learns.
+
+Order: the database is checked, migrated (or, in production, found to be migrated), the judging
+login made or corrected, the publication checked.
+"""
+
+from dataclasses import dataclass, field
+
+import structlog
+from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+
+from heliograph.config import Settings
+from heliograph.errors import ConfigurationError
+from heliograph.postgres.connecting import connect
+from heliograph.postgres.database_facts import gather_replication_facts
+from heliograph.postgres.external_check import check_database, require_usable
+from heliograph.postgres.judge_login import ensure_judge_login
+from heliograph.postgres.migrate import AttachSetting, MigrateOptions, MigrationMode, migrate, plan
+from heliograph.postgres.publication_check import FindingLevel, check_publication
+
+_log = structlog.get_logger("heliograph.bootstrap")
+
+_EVENT_TRIGGERS = """
+select (select s.secret from heliograph.server_secret s)
+ where exists (select from pg_catalog.pg_event_trigger t
+                where t.evtname = 'heliograph_rights_changed' and t.evtenabled <> 'D')
+"""
+
+_BYPASSING = """
+select rolname from pg_catalog.pg_roles
+ where rolname = any(%s) and (rolbypassrls or rolsuper)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedDatabase:
+    """A database that a server can start on.
+
+    Attributes:
+        is_attached: Whether it is an existing Supabase project.
+        publication: What clients may subscribe to.
+        judge_conninfo: The judging login, with its password: never to be logged.
+        stand_ins: For roles that pass by every policy: the role under which their filters are
+            judged.
+        must_poll: Whether changes must be read by polling the slot, because replication
+            connections are refused.
+        message_secret: What genuine messages of the event triggers begin with; None without them.
+    """
+
+    is_attached: bool
+    publication: str
+    judge_conninfo: str = field(repr=False)
+    stand_ins: dict[str, str]
+    must_poll: bool
+    message_secret: bytes | None = field(repr=False)
+
+
+async def prepare_database(settings: Settings, *, may_migrate: bool) -> PreparedDatabase:
+    """Check, migrate and read what the server needs.
+
+    Args:
+        settings: Complete settings.
+        may_migrate: Whether pending migrations are run; else they are an error.
+
+    Raises:
+        ConfigurationError: If the database can not be used as it is; says what to run.
+        UnavailableError: If it does not answer.
+    """
+    findings = await check_database(settings)
+    require_usable(findings)
+    for finding in findings:
+        _log.warning("database_finding", finding=finding.describe())
+    connection = await connect(settings.url_for_administration(), variable="DATABASE_URL")
+    try:
+        mode = await _bring_up_to_date(connection, settings, may_migrate=may_migrate)
+        is_attached = mode is MigrationMode.ATTACH
+        publication = settings.publication_name(is_attached=is_attached)
+        await _check_publication(connection, publication)
+        return PreparedDatabase(
+            is_attached=is_attached,
+            publication=publication,
+            judge_conninfo=await _judge_conninfo(connection, settings),
+            stand_ins=await _stand_ins(connection, settings),
+            must_poll=await _must_poll(settings),
+            message_secret=await _message_secret(connection),
+        )
+    finally:
+        await connection.close()
+
+
+async def _bring_up_to_date(
+    connection: AsyncConnection[TupleRow], settings: Settings, *, may_migrate: bool
+) -> MigrationMode:
+    attach = AttachSetting(settings.attach)
+    if not may_migrate:
+        planned = await plan(connection, attach)
+        if planned.pending:
+            names = ", ".join(migration.label for migration in planned.pending)
+            message = f"the database is not up to date ({names}): run `heliograph migrate`"
+            raise ConfigurationError(message)
+        return planned.mode
+    report = await migrate(connection, MigrateOptions(attach=attach))
+    for missing in report.missing:
+        _log.warning("right_missing", missing=str(missing))
+    if not report.is_usable:
+        message = "the database lacks something essential: see `heliograph migrate --status`"
+        raise ConfigurationError(message)
+    return report.mode
+
+
+async def _check_publication(connection: AsyncConnection[TupleRow], name: str) -> None:
+    findings = await check_publication(connection, name)
+    refusals = [f.reason for f in findings if f.level is FindingLevel.REFUSE_START]
+    if refusals:
+        message = "\n".join([f"publication {name} can not be served:", *refusals])
+        raise ConfigurationError(message)
+    for finding in findings:
+        _log.warning("publication_finding", table=finding.table, reason=finding.reason)
+
+
+async def _judge_conninfo(connection: AsyncConnection[TupleRow], settings: Settings) -> str:
+    if settings.judge_url is not None:
+        return settings.judge_url.reveal()
+    password = settings.judge_password
+    if password is None:
+        # Says which variable is missing.
+        return settings.url_for_judging().reveal()
+    logins = await ensure_judge_login(connection, password.reveal(), settings.roles)
+    return make_conninfo(logins.judge.conninfo)
+
+
+async def _stand_ins(connection: AsyncConnection[TupleRow], settings: Settings) -> dict[str, str]:
+    cursor = await connection.execute(_BYPASSING, (list(settings.roles),))
+    bypassing = [row[0] for row in await cursor.fetchall()]
+    others = [role for role in settings.roles if role not in bypassing]
+    preferred = "authenticated" if "authenticated" in others else next(iter(others), None)
+    return {} if preferred is None else dict.fromkeys(bypassing, preferred)
+
+
+async def _must_poll(settings: Settings) -> bool:
+    if settings.reader != "auto":
+        return settings.reader == "polling"
+    facts = await gather_replication_facts(
+        settings.url_for_replication(), variable="HELIOGRAPH_REPLICATION_URL"
+    )
+    return facts.failure is not None
+
+
+async def _message_secret(connection: AsyncConnection[TupleRow]) -> bytes | None:
+    cursor = await connection.execute(_EVENT_TRIGGERS)
+    row = await cursor.fetchone()
+    return None if row is None or row[0] is None else str(row[0]).encode()

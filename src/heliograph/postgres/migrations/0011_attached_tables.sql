@@ -1,0 +1,11 @@
+-- title: the tables of supabase_realtime in our publication
+-- modes: attach
+-- requires: create_in_database
+-- action: copy_supabase_realtime
+-- without: the publication starts empty; add tables with `heliograph publish`
+
+-- For each table of the publication supabase_realtime, in a transaction of its own, with the
+-- column list and the row filter it has there, and its replica identity left as it is:
+--   set local lock_timeout = '…';
+--   lock table <table> in share row exclusive mode;   -- waits for writers that are under way
+--   alter publication heliograph add table <table>;

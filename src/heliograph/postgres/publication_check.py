@@ -1,0 +1,141 @@
+"""What the server checks about its publication before it serves (S36, visibility.md §3 and §7)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+from heliograph.postgres.publishable_table import TableState, read_table
+
+_PUBLICATION: Final = """
+select p.puballtables as for_all_tables, p.pubinsert and p.pubupdate and p.pubdelete as all_changes,
+       p.pubtruncate as truncates, p.pubviaroot as via_root
+  from pg_catalog.pg_publication p where p.pubname = %s::text
+"""
+
+_TABLES: Final = """
+select c.oid::bigint as oid, t.rowfilter is not null as has_row_filter,
+       t.attnames::text[] as columns
+  from pg_catalog.pg_publication_tables t
+  join pg_catalog.pg_namespace n on n.nspname = t.schemaname
+  join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
+ where t.pubname = %s::text
+ order by c.oid
+"""
+
+
+class FindingLevel(StrEnum):
+    """What a finding means for the server."""
+
+    #: The server must not start.
+    REFUSE_START = "refuse_start"
+    #: The table can not be subscribed to; the others can.
+    TABLE_UNSERVABLE = "table_unservable"
+    #: It works, but somebody will be surprised.
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationFinding:
+    """One thing that is wrong with a publication.
+
+    Attributes:
+        level: What it means.
+        table: Qualified name, or None if it concerns the publication as a whole.
+        table_oid: The same as an oid.
+        reason: A sentence with what to do.
+    """
+
+    level: FindingLevel
+    table: str | None
+    table_oid: int | None
+    reason: str
+
+
+async def check_publication(
+    connection: AsyncConnection[Any], name: str
+) -> tuple[PublicationFinding, ...]:
+    """Return what is wrong with a publication, worst first; empty if all is well. Reads only.
+
+    Args:
+        connection: Any connection to the database.
+        name: Of the publication that clients are served from.
+    """
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_PUBLICATION, (name,))
+        publication = await cursor.fetchone()
+        await cursor.execute(_TABLES, (name,))
+        table_rows = await cursor.fetchall()
+    if publication is None:
+        reason = f"there is no publication {name!r}: run `heliograph migrate`"
+        return (PublicationFinding(FindingLevel.REFUSE_START, None, None, reason),)
+    findings = [*_publication_findings(name, publication)]
+    if publication["for_all_tables"]:
+        return tuple(findings)
+    for row in table_rows:
+        table = await read_table(connection, row["oid"])
+        if table is not None:
+            findings.extend(_table_findings(table, row, via_root=publication["via_root"]))
+    order = list(FindingLevel)
+    return tuple(sorted(findings, key=lambda finding: order.index(finding.level)))
+
+
+def _publication_findings(name: str, row: dict[str, Any]) -> list[PublicationFinding]:
+    findings: list[PublicationFinding] = []
+    if row["for_all_tables"]:
+        reason = (
+            f"publication {name!r} is FOR ALL TABLES: it publishes auth.users and every other "
+            "secret; make one with an explicit list of tables"
+        )
+        findings.append(PublicationFinding(FindingLevel.REFUSE_START, None, None, reason))
+    if not row["all_changes"]:
+        reason = (
+            f"publication {name!r} leaves out inserts, updates or deletes: ALTER PUBLICATION "
+            f"{name} SET (publish = 'insert, update, delete, truncate');"
+        )
+        findings.append(PublicationFinding(FindingLevel.WARNING, None, None, reason))
+    if row["all_changes"] and not row["truncates"]:
+        reason = (
+            f"publication {name!r} leaves out TRUNCATE: subscribers keep rows that are gone; ALTER "
+            f"PUBLICATION {name} SET (publish = 'insert, update, delete, truncate');"
+        )
+        findings.append(PublicationFinding(FindingLevel.WARNING, None, None, reason))
+    return findings
+
+
+def _table_findings(
+    table: TableState, row: dict[str, Any], *, via_root: bool
+) -> list[PublicationFinding]:
+    relation = table.relation
+
+    def finding(level: FindingLevel, reason: str) -> PublicationFinding:
+        return PublicationFinding(level, relation.label, relation.oid, reason)
+
+    if table.scope_problem is not None:
+        reason = f"{relation.label} is published, but {table.scope_problem}: take it out"
+        return [finding(FindingLevel.REFUSE_START, reason)]
+    findings: list[PublicationFinding] = []
+    problem = table.storage_problem or table.key_problem or table.identity_problem
+    if problem is None and relation.kind == "p" and not via_root:
+        problem = (
+            "it is partitioned, and the publication does not publish via the root: ALTER "
+            "PUBLICATION … SET (publish_via_partition_root = true);"
+        )
+    if problem is None:
+        left_out = [name for name in relation.primary_key if name not in row["columns"]]
+        if left_out:
+            problem = f"its column list leaves out the key column {left_out[0]}"
+    if problem is not None:
+        return [finding(FindingLevel.TABLE_UNSERVABLE, problem)]
+    if not relation.has_row_security:
+        reason = (
+            "row level security is off: withheld from anon and authenticated unless it is listed "
+            "in allow_without_rls"
+        )
+        findings.append(finding(FindingLevel.WARNING, reason))
+    if row["has_row_filter"]:
+        reason = "it has a row filter: an UPDATE across its border arrives as INSERT or DELETE"
+        findings.append(finding(FindingLevel.WARNING, reason))
+    return findings

@@ -1,0 +1,75 @@
+"""Where oversize transactions wait for delivery: an unnamed temporary file.
+
+It has no name, so nothing is left over however the process ends. Written and read on the event
+loop: a row is copied into the page cache in microseconds, and reading is cut into segments.
+"""
+
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from heliograph.core.replication.oversize import Spill
+from heliograph.errors import StorageError
+
+_SIZE: Final = struct.Struct(">I")
+
+#: Bytes written or read with one system call; smaller: more calls per row.
+_BUFFER_BYTES: Final = 256 * 1024
+
+
+class FileSpill:
+    """A `Spill` in a temporary file: each record behind its size."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Create the file.
+
+        Args:
+            folder: Where; None stands for the system's folder for temporary files.
+
+        Raises:
+            StorageError: If it can not be created there.
+        """
+        try:
+            self._file = tempfile.TemporaryFile(  # noqa: SIM115 - lives until discard
+                dir=folder, buffering=_BUFFER_BYTES
+            )
+        except OSError as cause:
+            raise _failed(cause) from cause
+
+    def append(self, record: bytes) -> None:
+        """Keep one record; see `Spill.append`."""
+        try:
+            self._file.write(_SIZE.pack(len(record)))
+            self._file.write(record)
+        except OSError as cause:
+            raise _failed(cause) from cause
+
+    def records(self) -> Iterator[bytes]:
+        """Yield the records; see `Spill.records`. Only one iteration at a time."""
+        try:
+            self._file.seek(0)
+            while head := self._file.read(_SIZE.size):
+                (size,) = _SIZE.unpack(head)
+                yield self._file.read(size)
+        except (OSError, struct.error) as cause:
+            raise _failed(cause) from cause
+
+    def discard(self) -> None:
+        """Close the file, and with it remove it."""
+        self._file.close()
+
+
+def spills_in(folder: Path | None) -> Callable[[], Spill]:
+    """Return what makes spills in a folder; None stands for the system's temporary folder."""
+
+    def make() -> Spill:
+        return FileSpill(folder)
+
+    return make
+
+
+def _failed(cause: OSError | struct.error) -> StorageError:
+    message = f"the temporary file of an oversize transaction failed: {cause}"
+    return StorageError(message)

@@ -1,0 +1,1 @@
+"""From committed transactions to what each channel is told."""

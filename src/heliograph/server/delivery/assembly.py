@@ -1,0 +1,203 @@
+"""Puts the parts of delivery together and runs their tasks."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from heliograph.core.changelog.ring import Ring
+from heliograph.ports.change_source import ChangeSource
+from heliograph.ports.clock import Clock
+from heliograph.postgres.admin import AdminDatabase
+from heliograph.postgres.catalog import Catalog
+from heliograph.postgres.dependency_publication import DEPENDENCY_PUBLICATION, follow_dependency
+from heliograph.postgres.judge import Judge
+from heliograph.server.delivery.dependencies import Dependencies
+from heliograph.server.delivery.dispatcher import Dispatcher, DispatcherParts
+from heliograph.server.delivery.inbox import ChangeInbox, InboxParts
+from heliograph.server.delivery.judging import VisibilityRules
+from heliograph.server.delivery.positions import PositionService, StreamPosition, Unsettled
+from heliograph.server.delivery.preparation import Preparation, PreparationParts
+from heliograph.server.delivery.progress import StreamProgress
+from heliograph.server.delivery.rights_log import RightsLog
+from heliograph.server.delivery.rights_messages import RightsMessages
+from heliograph.server.delivery.serving import ServingRules
+from heliograph.server.delivery.subscriptions import ChangeSubscriptionService, SubscriptionParts
+from heliograph.server.delivery.table_registry import TableRegistry
+from heliograph.server.metrics import Metrics
+from heliograph.server.supervision import Supervisor
+
+#: Seconds between two looks at what is not settled yet; bounds how much a judgement looks through.
+_SETTLE_INTERVAL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryOptions:
+    """What delivery is made from.
+
+    Attributes:
+        admin: The server's own connections, open.
+        judge: The exact path, open.
+        source: Reads the slot; run by the caller with `Delivery.inbox` as its sink.
+        ring: The change log, empty.
+        clock: For ages and durations.
+        publication: What clients may subscribe to.
+        message_secret: What genuine messages of the event triggers begin with; None without them.
+        visibility: ``delete_visibility`` and ``leave_events``.
+        serving: Which tables are served.
+        metrics: For the histograms.
+    """
+
+    admin: AdminDatabase
+    judge: Judge
+    source: ChangeSource
+    ring: Ring
+    clock: Clock
+    publication: str
+    message_secret: bytes | None
+    visibility: VisibilityRules
+    serving: ServingRules
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Running delivery.
+
+    Attributes:
+        inbox: The sink for the reader.
+        dispatcher: Lanes, index and counters.
+        subscriptions: What channels ask.
+        progress: How far the stream was received.
+        dependencies: What policies read.
+        rights_messages: Counts forged messages.
+        supervisor: Counts failed tasks.
+    """
+
+    inbox: ChangeInbox
+    dispatcher: Dispatcher
+    subscriptions: ChangeSubscriptionService
+    progress: StreamProgress
+    dependencies: Dependencies
+    rights_messages: RightsMessages
+    supervisor: Supervisor
+
+
+@asynccontextmanager
+async def run_delivery(options: DeliveryOptions) -> AsyncGenerator[Delivery]:
+    """Run delivery until the block ends; then every task of it is cancelled.
+
+    Raises:
+        UnavailableError: If the catalog can not be read at the start.
+    """
+    foundation = await _found(options)
+    async with asyncio.TaskGroup() as group:
+        supervisor = Supervisor(group)
+        delivery, positions, preparation = _assemble(options, foundation, supervisor)
+        works = (
+            delivery.inbox.run(),
+            positions.run(settle_interval_s=_SETTLE_INTERVAL_S),
+            preparation.watch(),
+        )
+        tasks = [group.create_task(work) for work in works]
+        try:
+            yield delivery
+        finally:
+            for task in (*tasks, *supervisor.tasks):
+                task.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class _Foundation:
+    """What everything above stands on."""
+
+    rights_log: RightsLog
+    dependencies: Dependencies
+    unsettled: Unsettled
+    progress: StreamProgress
+    registry: TableRegistry
+
+
+async def _found(options: DeliveryOptions) -> _Foundation:
+    admin = options.admin
+
+    async def follow(table_oid: int) -> str | None:
+        async with admin.connection() as connection:
+            result = await follow_dependency(connection, table_oid)
+        return None if result.is_followed else result.reason
+
+    rights_log = RightsLog()
+    dependencies = Dependencies(admin, rights_log, follow)
+    await dependencies.start((options.publication, DEPENDENCY_PUBLICATION))
+    progress = StreamProgress(request=options.source.request_progress, nudge=admin.nudge)
+    registry = TableRegistry(admin, Catalog(options.publication))
+    return _Foundation(rights_log, dependencies, Unsettled(), progress, registry)
+
+
+def _assemble(
+    options: DeliveryOptions, foundation: _Foundation, supervisor: Supervisor
+) -> tuple[Delivery, PositionService, Preparation]:
+    async def take_position() -> StreamPosition:
+        return StreamPosition(*await options.admin.take_position())
+
+    positions = PositionService(take=take_position, unsettled=foundation.unsettled)
+    dispatcher = Dispatcher(
+        DispatcherParts(
+            ring=options.ring,
+            judge=options.judge,
+            registry=foundation.registry,
+            dependencies=foundation.dependencies,
+            rights_log=foundation.rights_log,
+            unsettled=foundation.unsettled,
+            progress=foundation.progress,
+            supervisor=supervisor,
+            clock=options.clock,
+            rules=options.visibility,
+            metrics=options.metrics,
+        )
+    )
+    preparation = Preparation(
+        PreparationParts(
+            admin=options.admin,
+            registry=foundation.registry,
+            dispatcher=dispatcher,
+            rights_log=foundation.rights_log,
+            progress=foundation.progress,
+        )
+    )
+    rights_messages = RightsMessages(options.message_secret)
+    inbox = ChangeInbox(
+        InboxParts(
+            ring=options.ring,
+            dispatcher=dispatcher,
+            preparation=preparation,
+            progress=foundation.progress,
+            unsettled=foundation.unsettled,
+            rights_log=foundation.rights_log,
+            rights_messages=rights_messages,
+            clock=options.clock,
+        )
+    )
+    subscriptions = ChangeSubscriptionService(
+        SubscriptionParts(
+            registry=foundation.registry,
+            dispatcher=dispatcher,
+            inbox=inbox,
+            positions=positions,
+            unsettled=foundation.unsettled,
+            dependencies=foundation.dependencies,
+            judge=options.judge,
+            rules=options.serving,
+        )
+    )
+    preparation.wildcards = subscriptions
+    delivery = Delivery(
+        inbox,
+        dispatcher,
+        subscriptions,
+        foundation.progress,
+        foundation.dependencies,
+        rights_messages,
+        supervisor,
+    )
+    return delivery, positions, preparation

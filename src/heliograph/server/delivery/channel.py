@@ -1,0 +1,120 @@
+"""One channel's subscription: what it still waits for and what it was told last."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from heliograph.core.replication.lsn import Lsn
+from heliograph.ports.change_subscriptions import ChangeOutlet
+from heliograph.server.delivery.counters import DeliveryCounters
+
+if TYPE_CHECKING:
+    from heliograph.server.delivery.positions import StreamPosition
+
+#: Changes held between the fixed position and `start`; the two follow one another within a tick.
+_HELD_MAX = 1_000
+
+
+class Place(NamedTuple):
+    """A place in the stream: everything up to and including it was delivered.
+
+    Attributes:
+        commit_lsn: Commit position of a transaction.
+        sequence: Index of a change in it.
+    """
+
+    commit_lsn: Lsn
+    sequence: int
+
+
+#: Sequence number behind every change of a transaction.
+END_OF_TRANSACTION = 1 << 62
+
+
+class SubscribedChannel:
+    """A channel's place in delivery; implements `ports.change_subscriptions.ChangeSubscription`.
+
+    It is in one of three states: held (subscribed, reply not queued yet), live, or lagging (its
+    connection has no room; it reads from the ring at its own pace until it has caught up).
+
+    Attributes:
+        owed: Position it began at; None once the stream is past it.
+        lag: Last place delivered, while lagging; None otherwise.
+        is_closed: Whether it ended.
+        take_over: Called by `start` instead of sending what was held, when it replaces another
+            subscription of its channel.
+    """
+
+    __slots__ = (
+        "_counters",
+        "_held",
+        "_on_close",
+        "is_closed",
+        "lag",
+        "outlet",
+        "owed",
+        "take_over",
+    )
+
+    def __init__(
+        self,
+        outlet: ChangeOutlet,
+        *,
+        counters: DeliveryCounters,
+        on_close: Callable[["SubscribedChannel"], None],
+    ) -> None:
+        """Begin held.
+
+        Args:
+            outlet: Where frames go.
+            counters: Shared totals.
+            on_close: Takes the channel out of the index.
+        """
+        self.outlet = outlet
+        self.owed: StreamPosition | None = None
+        self.lag: Place | None = None
+        self.is_closed = False
+        self.take_over: Callable[[], None] | None = None
+        self._counters = counters
+        self._held: list[tuple[Sequence[int], bytes]] | None = []
+        self._on_close = on_close
+
+    def start(self) -> None:
+        """Queue what was held and go live."""
+        held, self._held = self._held, None
+        if self.take_over is not None:
+            self.take_over()
+            return
+        for ids, data in held or ():
+            self.outlet.send_change(ids, data)
+
+    def close(self) -> None:
+        """End delivery; idempotent."""
+        if not self.is_closed:
+            self.is_closed = True
+            self._held = None
+            self._on_close(self)
+
+    def is_owed(self, xid: int, commit_lsn: Lsn) -> bool:
+        """Tell whether a transaction belongs to the subscription."""
+        owed = self.owed
+        return owed is None or commit_lsn >= owed.insert_lsn or not owed.snapshot.sees(xid)
+
+    def has_room(self) -> bool:
+        """Tell whether one more change may be queued now."""
+        if self._held is not None:
+            return len(self._held) < _HELD_MAX
+        return self.outlet.has_room()
+
+    def send(self, ids: Sequence[int], data: bytes) -> None:
+        """Queue one change; the caller has asked `has_room`."""
+        self._counters.delivered += 1
+        if self._held is not None:
+            self._held.append((ids, data))
+            return
+        self.outlet.send_change(ids, data)
+
+    def resync(self, reason: str) -> None:
+        """Tell the channel that changes may be missing."""
+        if not self.is_closed:
+            self._counters.resyncs[reason] += 1
+            self.outlet.send_system(status="error", message=f"resync: {reason}")

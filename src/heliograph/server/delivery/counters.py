@@ -1,0 +1,33 @@
+"""What delivery has done so far, as plain numbers; `/metrics` reads them when it is asked."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class DeliveryCounters:
+    """Totals since the start; only ever added to.
+
+    Attributes:
+        transactions: Transactions received.
+        row_changes: Row changes decoded (only those of tables that somebody subscribed to).
+        delivered: Changes handed to channels.
+        judgements: Judging transactions.
+        judged_rows: Row versions judged by PostgreSQL.
+        repeats: Judgements asked again, by reason.
+        resyncs: Channels told ``resync``, by reason.
+        row_errors: Rows denied because judging them raised, by SQLSTATE class.
+        undecidable: Rows denied because the WAL does not carry what the judgement reads.
+        catch_ups: Channels that began to read from the ring.
+    """
+
+    transactions: int = 0
+    row_changes: int = 0
+    delivered: int = 0
+    judgements: int = 0
+    judged_rows: int = 0
+    repeats: Counter[str] = field(default_factory=Counter[str])
+    resyncs: Counter[str] = field(default_factory=Counter[str])
+    row_errors: Counter[str] = field(default_factory=Counter[str])
+    undecidable: int = 0
+    catch_ups: int = 0

@@ -1,0 +1,76 @@
+"""The tables that policies read: following them through the stream.
+
+Judging finds out what was read (`Judgement.relations_read`); for a judgement to be valid, changes
+of those tables must be visible in the stream. They are added to a publication of their own that
+no client can subscribe to. A judgement that reads a table which was not followed yet can not be
+trusted for what committed before: that becomes ``resync``, once per table.
+"""
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING
+
+import structlog
+
+from heliograph.core.replication.lsn import ZERO_LSN, Lsn
+from heliograph.postgres.admin import AdminDatabase
+from heliograph.server.delivery.rights_log import RightsLog
+
+if TYPE_CHECKING:
+    from heliograph.postgres.admin import RelationKind
+
+_log = structlog.get_logger("heliograph.delivery")
+
+#: Adds a table to the publication of dependencies; returns why it can not be followed, or None.
+Follow = Callable[[int], Awaitable[str | None]]
+
+
+class Dependencies:
+    """What is followed and what can not be; belongs to the event loop."""
+
+    def __init__(self, admin: AdminDatabase, log: RightsLog, follow: Follow) -> None:
+        """Start with nothing known; `start` reads what the publications hold."""
+        self._admin = admin
+        self._log = log
+        self._follow = follow
+        self._kinds: dict[int, RelationKind | None] = {}
+        #: Tables that can not be followed, with the reason; for the doctor and the metrics.
+        self.unfollowed: dict[int, str] = {}
+
+    async def start(self, publications: Collection[str]) -> None:
+        """Learn which tables the stream carries from its beginning."""
+        for oid in await self._admin.followed_tables(publications):
+            self._log.follow(oid, ZERO_LSN)
+
+    async def prepare(self, table_oid: int) -> None:
+        """Follow what the policies of a table seem to read, before anything is judged."""
+        oids = await self._admin.policy_reads(table_oid)
+        await self._follow_all({oid for oid in oids if oid not in self.unfollowed})
+
+    def is_known(self, relations_read: Collection[int]) -> bool:
+        """Tell whether everything that was read is followed, or known to be impossible."""
+        return all(oid in self._kinds for oid in relations_read)
+
+    async def learn(self, relations_read: Collection[int]) -> None:
+        """Look up relations that were read for the first time and follow them."""
+        unknown = {oid for oid in relations_read if oid not in self._kinds}
+        kinds = {kind.oid: kind for kind in await self._admin.relation_kinds(unknown)}
+        tables = {kind.stream_oid for kind in kinds.values() if kind.is_table}
+        await self._follow_all(tables - self.unfollowed.keys())
+        self._kinds.update({oid: kinds.get(oid) for oid in unknown})
+
+    def stream_oids(self, relations_read: Collection[int]) -> set[int]:
+        """Return the followed tables among the relations, as the stream names them."""
+        kinds = [self._kinds.get(oid) for oid in relations_read]
+        return {kind.stream_oid for kind in kinds if kind is not None and kind.is_table}
+
+    async def _follow_all(self, oids: Collection[int]) -> None:
+        for oid in oids:
+            if self._log.follows(oid):
+                continue
+            reason = await self._follow(oid)
+            if reason is not None:
+                self.unfollowed[oid] = reason
+                _log.warning("dependency_not_followed", table_oid=oid, reason=reason)
+                continue
+            _, insert_lsn = await self._admin.take_position()
+            self._log.follow(oid, Lsn(insert_lsn))

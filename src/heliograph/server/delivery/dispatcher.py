@@ -1,0 +1,386 @@
+"""From a transaction to the lanes it concerns; judgement, catch-up and refill for all lanes."""
+
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from heliograph import limits
+from heliograph.core.changelog.ring import Ring
+from heliograph.core.matching.subscription_index import SubscriptionIndex
+from heliograph.core.matching.visibility import LeaveEvents
+from heliograph.core.replication.lsn import ZERO_LSN, Lsn
+from heliograph.core.replication.row_change import RowChange
+from heliograph.core.replication.transaction import Transaction
+from heliograph.errors import JudgementUnavailableError, UnavailableError
+from heliograph.ports.clock import Clock
+from heliograph.postgres.judge import Judge, Judgement
+from heliograph.server.delivery.catch_up import catch_up
+from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
+from heliograph.server.delivery.counters import DeliveryCounters
+from heliograph.server.delivery.dependencies import Dependencies
+from heliograph.server.delivery.judging import Judging, Question, VisibilityRules
+from heliograph.server.delivery.lane import DispatchedTransaction, Lane, LaneItem
+from heliograph.server.delivery.positions import Unsettled
+from heliograph.server.delivery.progress import StreamProgress
+from heliograph.server.delivery.rights_log import RightsLog
+from heliograph.server.delivery.table_registry import TableRegistry
+from heliograph.server.metrics import Metrics
+from heliograph.server.supervision import Supervisor
+
+if TYPE_CHECKING:
+    from heliograph.server.delivery.groups import Audience, BindingGroup, Match
+
+#: Seconds a judgement waits for the stream; it is asked and nudged, so waiting longer is a fault.
+_STREAM_WAIT_S = 5.0
+
+#: First and last wait before a judgement is asked again because its snapshot was too old.
+_REPEAT_FIRST_S = 0.0005
+_REPEAT_LAST_S = 0.25
+
+#: Transactions that an overflown lane takes from the ring at once.
+_REFILL_TRANSACTIONS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class DispatcherParts:
+    """What the dispatcher is built on.
+
+    Attributes:
+        ring: The change log.
+        judge: The exact path.
+        registry: Tables and rights.
+        dependencies: What policies read.
+        rights_log: Changes of rights in commit order.
+        unsettled: Transactions that a snapshot may not see yet.
+        progress: How far the stream was received.
+        supervisor: Owns the lanes' tasks.
+        clock: For durations.
+        rules: ``delete_visibility`` and ``leave_events``.
+        metrics: For the histograms.
+    """
+
+    ring: Ring
+    judge: Judge
+    registry: TableRegistry
+    dependencies: Dependencies
+    rights_log: RightsLog
+    unsettled: Unsettled
+    progress: StreamProgress
+    supervisor: Supervisor
+    clock: Clock
+    rules: VisibilityRules
+    metrics: Metrics
+
+
+class Dispatcher:
+    """Implements `lane.LaneServices` and `catch_up.RingReader`; belongs to the event loop.
+
+    Attributes:
+        ring: The change log.
+        index: Which groups a change may concern.
+        lanes: By (role, claims).
+        counters: Totals.
+        judging: What is asked and what is told.
+    """
+
+    def __init__(self, parts: DispatcherParts) -> None:
+        """Start without any lane."""
+        self.ring = parts.ring
+        self.index: SubscriptionIndex[BindingGroup] = SubscriptionIndex()
+        self.lanes: dict[Audience, Lane] = {}
+        self.counters = DeliveryCounters()
+        self.judging = Judging(parts.rules)
+        self._parts = parts
+        self._leave_events = parts.rules.leave_events is LeaveEvents.DELETE
+        self._last_dispatched = ZERO_LSN
+        self._slow_gate = asyncio.Semaphore(1)
+
+    def lane(self, role: str, claims_json: str) -> Lane:
+        """Return the lane of an audience, made when it is new."""
+        key = (role, claims_json)
+        found = self.lanes.get(key)
+        if found is None:
+            found = self.lanes[key] = Lane(role, claims_json, self)
+        return found
+
+    def drop_lane(self, lane: Lane) -> None:
+        """Forget a lane that has no groups left."""
+        if not lane.groups:
+            self.lanes.pop((lane.role, lane.claims_json), None)
+
+    def waiting_changes(self) -> int:
+        """Return how many changes wait in all lanes."""
+        return sum(lane.waiting_changes for lane in self.lanes.values())
+
+    def last_dispatched(self) -> Lsn:
+        """Return the commit position of the last dispatched transaction."""
+        return self._last_dispatched
+
+    def finished_place(self, lane: Lane | None) -> Place:
+        """Return the place up to which a lane has given its live channels everything."""
+        unfinished = None if lane is None else lane.first_unfinished()
+        end = self._last_dispatched if unfinished is None else Lsn(unfinished - 1)
+        if lane is not None and lane.behind is not None:
+            end = min(end, lane.behind)
+        return Place(end, END_OF_TRANSACTION)
+
+    # --- dispatching ----------------------------------------------------------------------------
+
+    def dispatch(self, transaction: Transaction) -> None:
+        """Match a transaction and give each lane its part."""
+        is_concerned = any(self.index.has_table(rel.oid) for rel in transaction.relations)
+        if is_concerned and not transaction.is_too_large:
+            changes = transaction.decode(self.key_places(transaction))
+            self.dispatch_changes(transaction, changes)
+        for relation in transaction.truncated:
+            self.resync_table(relation.oid, "truncated", transaction)
+        self._last_dispatched = transaction.commit_lsn
+
+    def dispatch_changes(self, transaction: Transaction, changes: Sequence[RowChange]) -> None:
+        """Give each lane its part of some changes of one transaction."""
+        self.counters.row_changes += len(changes)
+        dispatched = DispatchedTransaction(transaction)
+        items: dict[Audience, LaneItem] = {}
+        for change in changes:
+            for group in self.index.candidates(change):
+                match = group.match(change, leave_events=self._leave_events)
+                if match is None:
+                    continue
+                item = items.get(group.audience)
+                if item is None:
+                    item = items[group.audience] = LaneItem(dispatched, [])
+                item.matches.append(match)
+        for audience, item in items.items():
+            self.lanes[audience].push(item)
+
+    def key_places(self, transaction: Transaction) -> dict[int, tuple[int, ...] | None]:
+        """Adopt the relations of a transaction; who subscribed to one that disagrees is told."""
+        places, disagreeing = self._adopted(transaction)
+        for oid in disagreeing:
+            self.resync_table(oid, "relation_disagrees", transaction)
+        return places
+
+    def _adopted(
+        self, transaction: Transaction
+    ) -> tuple[dict[int, tuple[int, ...] | None], list[int]]:
+        """Return where the keys stand, and the tables whose relation is not the catalog's."""
+        places: dict[int, tuple[int, ...] | None] = {}
+        disagreeing: list[int] = []
+        for relation in transaction.relations:
+            entry = self._parts.registry.entry(relation.oid)
+            if entry is None or not self.index.has_table(relation.oid):
+                continue
+            if entry.adopt(relation) and entry.layout is not None:
+                places[relation.oid] = entry.layout.key_places
+            else:
+                disagreeing.append(relation.oid)
+        return places, disagreeing
+
+    def resync_table(
+        self, table_oid: int, reason: str, transaction: Transaction | None = None
+    ) -> None:
+        """Tell every channel of a table, behind whatever its lane still has to deliver."""
+        for group in self.index.groups(table_oid):
+            channels = [
+                channel
+                for channel in group.channels
+                if transaction is None or channel.is_owed(transaction.xid, transaction.commit_lsn)
+            ]
+            self.lanes[group.audience].on_drained(partial(_resync_each, channels, reason))
+
+    def resync_all(self, reason: str) -> None:
+        """Tell every channel."""
+        channels = {
+            channel
+            for lane in self.lanes.values()
+            for group in lane.groups.values()
+            for channel in group.channels
+        }
+        for channel in channels:
+            channel.resync(reason)
+
+    def item_for(
+        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None
+    ) -> LaneItem | None:
+        """Match one transaction from the ring against one lane, or one of its channels."""
+        if channel is not None and not channel.is_owed(transaction.xid, transaction.commit_lsn):
+            return None
+        groups = [
+            group for group in lane.groups.values() if channel is None or channel in group.channels
+        ]
+        tables = {group.entry.description.oid for group in groups}
+        places, disagreeing = self._adopted(transaction)
+        if tables & set(disagreeing):
+            _resync_each(_channels(lane) if channel is None else [channel], "relation_disagrees")
+        changes = transaction.decode({oid: key for oid, key in places.items() if oid in tables})
+        matches: list[Match] = []
+        for change in changes:
+            for group in groups:
+                if group.entry.description.oid != change.relation.oid:
+                    continue
+                match = group.match(change, leave_events=self._leave_events)
+                if match is not None:
+                    matches.append(match)
+        return LaneItem(DispatchedTransaction(transaction), matches, channel) if matches else None
+
+    async def wait_drained(self, timeout_s: float) -> None:
+        """Wait until no lane has work left and every connection has room, or the time is over."""
+        drained = [self._drained(lane) for lane in self.lanes.values() if not lane.is_idle()]
+        lagging = {channel for lane in self.lanes.values() for channel in _without_room(lane)}
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(timeout_s):
+                for future in drained:
+                    await future
+                for channel in lagging:
+                    await channel.outlet.wait_room()
+        except TimeoutError:
+            return
+
+    def _drained(self, lane: Lane) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        lane.on_drained(done)
+        return future
+
+    def observe_written(self, commit_time_us: int) -> None:
+        """Note that changes of a transaction were queued for clients."""
+        lag_s = self._parts.clock.unix_s() - commit_time_us / 1e6
+        self._parts.metrics.commit_to_write_seconds.observe(max(0.0, lag_s))
+
+    # --- lane services --------------------------------------------------------------------------
+
+    def spawn_lane(self, lane: Lane) -> None:
+        """Run a lane's work in a task; a bug in it ends that lane's channels only."""
+
+        def failed() -> None:
+            for group in tuple(lane.groups.values()):
+                for channel in tuple(group.channels):
+                    channel.outlet.close_hopeless("internal_error: changes can not be delivered")
+                    channel.close()
+
+        self._parts.supervisor.spawn(lane.run(), name="lane", on_failure=failed)
+
+    def start_catch_up(self, lane: Lane, channel: SubscribedChannel) -> None:
+        """Have a lagging channel read from the ring at its own pace."""
+        self.counters.catch_ups += 1
+
+        def failed() -> None:
+            channel.outlet.close_hopeless("internal_error: changes can not be delivered")
+            channel.close()
+
+        work = catch_up(self, lane, channel)
+        self._parts.supervisor.spawn(work, name="catch_up", on_failure=failed)
+
+    def refill(self, lane: Lane) -> bool:
+        """Push what an overflown lane missed; false when it is live again."""
+        if lane.behind is None:
+            return False
+        tables = {group.entry.description.oid for group in lane.groups.values()}
+        if not self.ring.covers(lane.behind):
+            lane.behind = None
+            _resync_each(_channels(lane), "fell_behind")
+            return False
+        while True:
+            found, _ = self.ring.after(lane.behind, tables, _REFILL_TRANSACTIONS)
+            for transaction in found:
+                if transaction.commit_lsn > self._last_dispatched:
+                    break
+                lane.behind = transaction.commit_lsn
+                if transaction.is_too_large:
+                    _resync_each(_channels(lane), "transaction_too_large")
+                    continue
+                item = self.item_for(lane, transaction, None)
+                if item is not None:
+                    lane.append(item)
+            if not lane.is_idle():
+                return True
+            if len(found) < _REFILL_TRANSACTIONS:
+                lane.behind = None
+                return False
+
+    async def judge(self, lane: Lane, question: Question, items: Sequence[LaneItem]) -> Judgement:
+        """Judge until the snapshot sees all it must and the stream has passed it.
+
+        Raises:
+            UnavailableError: If that could not be had within the bounds.
+        """
+        transactions = [item.dispatched.transaction for item in items]
+        wait_s = _REPEAT_FIRST_S
+        for _ in range(limits.JUDGEMENT_ATTEMPTS_MAX):
+            judgement = await self._ask(lane, question)
+            if judgement is not None and self._sees(judgement, transactions):
+                await self._parts.progress.wait(judgement.insert_lsn, _STREAM_WAIT_S)
+                if not self._parts.dependencies.is_known(judgement.relations_read):
+                    await self._parts.dependencies.learn(judgement.relations_read)
+                return judgement
+            self.counters.repeats["unavailable" if judgement is None else "not_yet_visible"] += 1
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, _REPEAT_LAST_S)
+        message = "no snapshot saw the judged transaction in time"
+        raise UnavailableError(message)
+
+    async def _ask(self, lane: Lane, question: Question) -> Judgement | None:
+        began = self._parts.clock.monotonic_s()
+        try:
+            if lane.timeouts_in_a_row:
+                # One slow audience after the other: the rest keep the connections.
+                async with self._slow_gate:
+                    judgement = await self._judge_once(lane, question)
+            else:
+                judgement = await self._judge_once(lane, question)
+        except JudgementUnavailableError as error:
+            if error.timed_out:
+                raise
+            return None
+        self.counters.judgements += 1
+        self.counters.judged_rows += question.row_count
+        self._parts.metrics.judgement_seconds.observe(self._parts.clock.monotonic_s() - began)
+        for sqlstate in judgement.row_errors:
+            self.counters.row_errors[sqlstate[:2]] += 1
+        return judgement
+
+    async def _judge_once(self, lane: Lane, question: Question) -> Judgement:
+        return await self._parts.judge.judge(lane.role, lane.claims_json, question.batches())
+
+    def _sees(self, judgement: Judgement, transactions: Sequence[Transaction]) -> bool:
+        snapshot = judgement.snapshot
+        if not all(snapshot.sees(transaction.xid) for transaction in transactions):
+            return False
+        return self._parts.unsettled.all_seen_by(snapshot, transactions[-1].commit_lsn)
+
+    def rights_changed(
+        self, judgement: Judgement, commit_lsn: Lsn, table_oids: Collection[int]
+    ) -> bool:
+        """Tell whether rights may have changed between a commit and its judgement."""
+        if self.is_before_rights(table_oids, commit_lsn):
+            return True
+        relations = self._parts.dependencies.stream_oids(judgement.relations_read)
+        return self._parts.rights_log.changed_between(commit_lsn, judgement.snapshot, relations)
+
+    def is_before_rights(self, table_oids: Iterable[int], commit_lsn: Lsn) -> bool:
+        """Tell whether a table's rights were read for a later position than the commit."""
+        for oid in table_oids:
+            entry = self._parts.registry.entry(oid)
+            if entry is not None and entry.valid_since > commit_lsn:
+                return True
+        return False
+
+
+def _channels(lane: Lane) -> set[SubscribedChannel]:
+    return {channel for group in lane.groups.values() for channel in group.channels}
+
+
+def _without_room(lane: Lane) -> list[SubscribedChannel]:
+    return [channel for channel in _channels(lane) if not channel.has_room()]
+
+
+def _resync_each(channels: Iterable[SubscribedChannel], reason: str) -> None:
+    for channel in channels:
+        channel.resync(reason)

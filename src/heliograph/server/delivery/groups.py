@@ -1,0 +1,163 @@
+"""Bindings that ask the same question: one table, event, filter, column list and audience.
+
+A change is matched, judged and encoded once per group, however many channels it has.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from heliograph.core.matching.binding_parameters import BindingParameters
+from heliograph.core.matching.filters import BoundTerm
+from heliograph.core.matching.predicates import CompiledFilter, compile_filter
+from heliograph.core.matching.visibility import Verdict
+from heliograph.core.replication.row_change import ChangeKind, Row, RowChange
+from heliograph.postgres.filter_sql import expressions
+from heliograph.postgres.judge import JudgementStatement, build_statement
+from heliograph.server.delivery.channel import SubscribedChannel
+from heliograph.server.delivery.tables import TableEntry
+
+#: Role and claims: what a lane is for.
+Audience = tuple[str, str]
+
+
+class Match(NamedTuple):
+    """A change that may concern a group.
+
+    Attributes:
+        change: The change.
+        group: The group.
+        new: What the filter's part decided in Python says of the new row.
+        old: The same of the old row.
+        version: The group's version at the time.
+    """
+
+    change: RowChange
+    group: "BindingGroup"
+    new: Verdict
+    old: Verdict
+    version: int
+
+    def is_stale(self) -> bool:
+        """Tell whether the table or the rights were read anew since the match."""
+        return self.version != self.group.version
+
+
+@dataclass(slots=True, eq=False)
+class BindingGroup:
+    """One question of one audience about one table.
+
+    Attributes:
+        audience: Role and claims; names the lane.
+        entry: The table; replaced when the catalog changes (`adopt`).
+        parameters: The validated binding.
+        terms: Its filter, bound to the table's columns.
+        channels: Binding ids by channel, in join order.
+        shown: Columns that go out, in attribute order: readable ones, or of those the selected
+            ones with the key.
+        equality: What it is filed under in the index.
+        version: Grows with every change of table or rights.
+    """
+
+    audience: Audience
+    entry: TableEntry
+    parameters: BindingParameters
+    terms: tuple[BoundTerm, ...]
+    equality: tuple[str, str] | None
+    shown: tuple[str, ...] = ()
+    version: int = 0
+    channels: dict[SubscribedChannel, tuple[int, ...]] = field(
+        default_factory=dict[SubscribedChannel, tuple[int, ...]]
+    )
+    _compiled: CompiledFilter | None = None
+    _compiled_for: object = None
+    _statement: JudgementStatement | None = None
+    _filter_statement: JudgementStatement | None = None
+
+    @property
+    def role(self) -> str:
+        """The database role."""
+        return self.audience[0]
+
+    def adopt(self, entry: TableEntry) -> None:
+        """Follow a new catalog version of the table."""
+        self.entry = entry
+        self.version += 1
+        self._compiled = self._compiled_for = None
+        self._statement = self._filter_statement = None
+        self.shown = shown_columns(entry, self.role, self.parameters)
+
+    def filter(self) -> CompiledFilter:
+        """Return the filter compiled for the current layout."""
+        layout = self.entry.layout
+        if self._compiled is None or self._compiled_for is not layout:
+            if layout is None:
+                message = "no relation was adopted before matching"
+                raise AssertionError(message)
+            self._compiled = compile_filter(self.terms, self.entry.description, layout.relation)
+            self._compiled_for = layout
+        return self._compiled
+
+    def match(self, change: RowChange, *, leave_events: bool) -> Match | None:
+        """Decide in Python whether the change may concern the group."""
+        event = self.parameters.event
+        kind = change.kind
+        if event not in {"*", kind.value} and not (
+            leave_events and event == "DELETE" and kind is ChangeKind.UPDATE and change.old_is_full
+        ):
+            return None
+        predicate = self.filter()
+        new = _asked(predicate, change.new)
+        old = _asked(predicate, change.old)
+        if kind is ChangeKind.UPDATE and not change.old_is_full:
+            old = Verdict.UNDECIDED
+            return None if new is Verdict.NO else Match(change, self, new, old, self.version)
+        if Verdict.YES in {new, old} or (Verdict.UNDECIDED is new and change.new is not None):
+            return Match(change, self, new, old, self.version)
+        return None
+
+    def needs_judge(self) -> bool:
+        """Tell whether PostgreSQL must be asked about some rows."""
+        rights = self.entry.rights[self.role]
+        return not (rights.shows_all or rights.shows_none) or bool(self.filter().sql_terms)
+
+    def statement(self) -> JudgementStatement:
+        """Return the question about policies and filter."""
+        if self._statement is None:
+            rights = self.entry.rights[self.role]
+            self._statement = self._build(rights.policy, reads_tables=rights.reads_tables)
+        return self._statement
+
+    def filter_statement(self) -> JudgementStatement:
+        """Return the question about the filter alone."""
+        if self._filter_statement is None:
+            self._filter_statement = self._build(None, reads_tables=False)
+        return self._filter_statement
+
+    def _build(self, policy: str | None, *, reads_tables: bool) -> JudgementStatement:
+        table = self.entry.description
+        return build_statement(
+            table=(table.oid, table.schema, table.name),
+            policy=policy,
+            filters=expressions(self.filter().sql_terms, table.name),
+            reads_tables=reads_tables,
+        )
+
+
+def shown_columns(entry: TableEntry, role: str, parameters: BindingParameters) -> tuple[str, ...]:
+    """Return the columns that go out to a role: readable, streamed, and selected or key."""
+    table = entry.description
+    readable = entry.rights[role].selectable
+    wanted = None
+    if parameters.select is not None:
+        wanted = frozenset(parameters.select) | frozenset(table.primary_key)
+    return tuple(
+        column.name
+        for column in table.columns
+        if column.name in readable
+        and table.is_streamed(column)
+        and (wanted is None or column.name in wanted)
+    )
+
+
+def _asked(predicate: CompiledFilter, row: Row | None) -> Verdict:
+    return Verdict.NO if row is None else predicate.decide(row)

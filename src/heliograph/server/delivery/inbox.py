@@ -1,0 +1,212 @@
+"""The sink of committed transactions: log them, note what they change, dispatch them in order."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import structlog
+
+from heliograph.core.changelog.ring import Ring
+from heliograph.core.replication.lsn import ZERO_LSN, Lsn
+from heliograph.core.replication.oversize import OversizeTransaction
+from heliograph.core.replication.transaction import Transaction
+from heliograph.errors import LimitExceededError, RemoteProtocolError, StorageError
+from heliograph.ports.change_source import SourceIdentity
+from heliograph.ports.clock import Clock
+from heliograph.server.delivery.channel import SubscribedChannel
+from heliograph.server.delivery.dispatcher import Dispatcher
+from heliograph.server.delivery.positions import Unsettled
+from heliograph.server.delivery.preparation import Preparation
+from heliograph.server.delivery.progress import StreamProgress
+from heliograph.server.delivery.rights_log import RightsLog
+from heliograph.server.delivery.rights_messages import DefinitionChange, RightsMessages
+
+_log = structlog.get_logger("heliograph.delivery")
+
+#: Transactions that may wait for a preparation before the reader pauses.
+_WAITING_MAX = 10_000
+
+#: Seconds that one segment of an oversize transaction waits for slow connections; those that have
+#: no room by then read from the ring, where such a transaction is not, and are told `resync`.
+_SEGMENT_WAIT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class InboxParts:
+    """What the inbox connects.
+
+    Attributes:
+        ring: Keeps every transaction.
+        dispatcher: Gets them in order.
+        preparation: Reads the catalog again where one needs it.
+        progress: Told how far the stream was received.
+        unsettled: Told of every transaction.
+        rights_log: Told what each changes.
+        rights_messages: Recognises the messages of our event triggers.
+        clock: For the ring's ages.
+    """
+
+    ring: Ring
+    dispatcher: Dispatcher
+    preparation: Preparation
+    progress: StreamProgress
+    unsettled: Unsettled
+    rights_log: RightsLog
+    rights_messages: RightsMessages
+    clock: Clock
+
+
+class _Waiting(NamedTuple):
+    transaction: Transaction
+    change: DefinitionChange | None
+    oversize: OversizeTransaction | None
+
+
+class ChangeInbox:
+    """Implements `ports.change_source.ChangeSink`; belongs to the event loop."""
+
+    def __init__(self, parts: InboxParts) -> None:
+        """Wire the parts; `run` starts the work that waits."""
+        self._ring = parts.ring
+        self._dispatcher = parts.dispatcher
+        self._preparation = parts.preparation
+        self._progress = parts.progress
+        self._unsettled = parts.unsettled
+        self._rights_log = parts.rights_log
+        self._rights_messages = parts.rights_messages
+        self._clock = parts.clock
+        self._waiting: deque[_Waiting] = deque()
+        self._filled = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._kept_up_to = ZERO_LSN
+        self._owed: set[SubscribedChannel] = set()
+        self.identity: SourceIdentity | None = None
+        self.is_connected = False
+        #: Seconds between the commit of the last transaction and its arrival here.
+        self.arrival_lag_s = 0.0
+
+    def source_started(self, identity: SourceIdentity) -> None:
+        """Compare the history with the one read so far: another one continues nothing."""
+        before, self.identity = self.identity, identity
+        self.is_connected = True
+        if before is None:
+            return
+        same = (before.system_identifier, before.timeline, before.slot_name) == (
+            identity.system_identifier,
+            identity.timeline,
+            identity.slot_name,
+        )
+        if identity.slot_is_new or not same:
+            self._dispatcher.resync_all("slot_recreated" if same else "history_changed")
+
+    def source_lost(self, reason: str) -> None:
+        """Note that nothing arrives at the moment."""
+        self.is_connected = False
+        _log.warning("source_lost", reason=reason)
+
+    def receive_transaction(self, transaction: Transaction) -> None:
+        """Keep a transaction and dispatch it, or have it wait for the catalog."""
+        change = self._keep(transaction)
+        if self._waiting or self._preparation.is_needed(transaction, change):
+            self._put(_Waiting(transaction, change, None))
+        else:
+            self._dispatcher.dispatch(transaction)
+        self.receive_progress(transaction.end_lsn)
+
+    async def receive_oversize(self, transaction: OversizeTransaction) -> None:
+        """Have a transaction too large for memory delivered segment by segment.
+
+        It is read from its file while the stream goes on: judging its rows waits for the stream.
+        """
+        self._put(_Waiting(transaction.mark, self._keep(transaction.mark), transaction))
+        self.receive_progress(transaction.mark.end_lsn)
+
+    def receive_progress(self, progress: Lsn) -> None:
+        """Note how far the stream was read."""
+        self._kept_up_to = max(self._kept_up_to, progress)
+        self._progress.advance(progress)
+        for channel in [c for c in self._owed if _is_past(c, progress)]:
+            channel.owed = None
+            self._owed.discard(channel)
+
+    def acknowledged_lsn(self) -> Lsn:
+        """Return the end of what the ring holds: the slot may forget what lies below."""
+        return self._kept_up_to
+
+    def has_room(self) -> bool:
+        """Tell whether the reader may go on."""
+        return len(self._waiting) < _WAITING_MAX
+
+    async def wait_room(self) -> None:
+        """Wait until it may."""
+        await self._room.wait()
+
+    @property
+    def waiting(self) -> int:
+        """Transactions that wait for a preparation."""
+        return len(self._waiting)
+
+    def watch_owed(self, channel: SubscribedChannel) -> None:
+        """Drop a channel's snapshot as soon as the stream has passed its position."""
+        self._owed.add(channel)
+
+    def forget(self, channel: SubscribedChannel) -> None:
+        """Forget a channel that ended."""
+        self._owed.discard(channel)
+
+    async def run(self) -> None:
+        """Prepare and dispatch what waits, until cancelled."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._waiting:
+                waiting = self._waiting[0]
+                if self._preparation.is_needed(waiting.transaction, waiting.change):
+                    await self._preparation.prepare(waiting.transaction, waiting.change)
+                if waiting.oversize is not None:
+                    await self._dispatch_oversize(waiting.oversize)
+                self._dispatcher.dispatch(waiting.transaction)
+                self._waiting.popleft()
+                if len(self._waiting) <= _WAITING_MAX // 2:
+                    self._room.set()
+            self._room.set()
+
+    async def _dispatch_oversize(self, transaction: OversizeTransaction) -> None:
+        mark = transaction.mark
+        try:
+            for segment in transaction.segments(self._dispatcher.key_places(mark)):
+                self._dispatcher.dispatch_changes(mark, segment)
+                await self._dispatcher.wait_drained(_SEGMENT_WAIT_S)
+        except (LimitExceededError, StorageError, RemoteProtocolError) as error:
+            _log.warning("oversize_transaction_not_delivered", error=error.code)
+            for relation in mark.relations:
+                self._dispatcher.resync_table(relation.oid, "transaction_too_large", mark)
+        finally:
+            transaction.close()
+
+    def _put(self, waiting: _Waiting) -> None:
+        self._waiting.append(waiting)
+        self._filled.set()
+        if len(self._waiting) >= _WAITING_MAX:
+            self._room.clear()
+
+    def _keep(self, transaction: Transaction) -> DefinitionChange | None:
+        """Put a transaction into the log and note whose rights it may change."""
+        self._dispatcher.counters.transactions += 1
+        self._ring.append(transaction, self._clock.monotonic_s())
+        self._unsettled.add(transaction)
+        self.arrival_lag_s = self._clock.unix_s() - transaction.commit_time_us / 1e6
+        commit_lsn, xid = transaction.commit_lsn, transaction.xid
+        changed = [relation.oid for relation in transaction.relations]
+        changed.extend(relation.oid for relation in transaction.truncated)
+        self._rights_log.rows_changed(changed, commit_lsn, xid)
+        change = self._rights_messages.read(transaction) if transaction.messages else None
+        if change is not None and self._preparation.may_change_rights(change):
+            self._rights_log.definitions_changed(commit_lsn, xid)
+        return change
+
+
+def _is_past(channel: SubscribedChannel, progress: Lsn) -> bool:
+    return channel.owed is None or channel.owed.insert_lsn <= progress

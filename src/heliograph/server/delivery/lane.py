@@ -1,0 +1,378 @@
+"""A lane: the ordered work of one audience (role and claims).
+
+Every channel belongs to one audience, so order within a lane is order within each channel, and a
+slow judgement holds up nobody else. Work waits in the lane up to a bound; above it the lane stops
+accepting and reads the change log from where it stopped, as soon as it has worked off the rest.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from heliograph import limits
+from heliograph.core.matching.visibility import OldShown, Told
+from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.row_change import ChangeKind, RowChange
+from heliograph.core.replication.transaction import Transaction
+from heliograph.errors import JudgementUnavailableError, RoleUnusableError, UnavailableError
+from heliograph.postgres.judge import Judgement
+from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
+from heliograph.server.delivery.counters import DeliveryCounters
+from heliograph.server.delivery.groups import BindingGroup, Match
+from heliograph.server.delivery.judging import Judging, Question
+
+
+@dataclass(slots=True, eq=False)
+class DispatchedTransaction:
+    """A transaction on its way, with what was encoded of it so far.
+
+    Attributes:
+        transaction: The transaction (of an oversize one: its mark).
+        renderings: ``data`` objects by (change, type, old row shown, columns shown): a change is
+            encoded once for all lanes that show the same of it.
+    """
+
+    transaction: Transaction
+    renderings: dict[tuple[int, ChangeKind, OldShown, tuple[str, ...]], bytes] = field(
+        default_factory=dict[tuple[int, ChangeKind, OldShown, tuple[str, ...]], bytes]
+    )
+
+
+@dataclass(slots=True, eq=False)
+class LaneItem:
+    """What one transaction means to one lane.
+
+    Attributes:
+        dispatched: The transaction.
+        matches: Its matches, in order of the changes.
+        only: The one channel that it is meant for; None for all live ones.
+        after_sequence: With ``only``: changes up to this one were delivered before.
+        is_stalled: With ``only``: the channel had no room for all of it.
+    """
+
+    dispatched: DispatchedTransaction
+    matches: list[Match]
+    only: SubscribedChannel | None = None
+    after_sequence: int = -1
+    is_stalled: bool = False
+
+
+class LaneServices(Protocol):
+    """What lanes need from delivery as a whole."""
+
+    counters: DeliveryCounters
+    judging: Judging
+
+    def spawn_lane(self, lane: "Lane") -> None:
+        """Have ``lane.run`` executed by a task."""
+        ...
+
+    async def judge(self, lane: "Lane", question: Question, items: Sequence[LaneItem]) -> Judgement:
+        """Judge, repeating until the snapshot sees everything it must and the stream is past it."""
+        ...
+
+    def rights_changed(self, judgement: Judgement, commit_lsn: Lsn, table_oids: set[int]) -> bool:
+        """Tell whether rights may have changed between a commit and its judgement."""
+        ...
+
+    def observe_written(self, commit_time_us: int) -> None:
+        """Note that changes of a transaction were queued for clients."""
+        ...
+
+    def refill(self, lane: "Lane") -> bool:
+        """Push what the lane missed, from the ring; false when there is nothing (more)."""
+        ...
+
+    def start_catch_up(self, lane: "Lane", channel: SubscribedChannel) -> None:
+        """Have a lagging channel read from the ring at its own pace."""
+        ...
+
+
+class Lane:
+    """The queue of one audience.
+
+    Attributes:
+        role: Database role.
+        claims_json: The claims.
+        channels: How many bindings of each channel are filed under this lane.
+        behind: Last transaction accepted before the lane overflowed; None while it is live.
+        timeouts_in_a_row: Judgements that timed out since the last that did not.
+    """
+
+    def __init__(self, role: str, claims_json: str, services: LaneServices) -> None:
+        """Make an empty lane."""
+        self.role = role
+        self.claims_json = claims_json
+        self.groups: dict[tuple[object, ...], BindingGroup] = {}
+        self.behind: Lsn | None = None
+        self.timeouts_in_a_row = 0
+        self._services = services
+        self._pending: deque[LaneItem] = deque()
+        self._pending_changes = 0
+        self._in_flight: Lsn | None = None
+        self._is_running = False
+        self._last_pushed: Lsn | None = None
+        self._drained: list[Callable[[], None]] = []
+
+    @property
+    def waiting_changes(self) -> int:
+        """Changes that wait for judgement or delivery."""
+        return self._pending_changes
+
+    def first_unfinished(self) -> Lsn | None:
+        """Return the commit position of the first transaction not delivered yet."""
+        if self._in_flight is not None:
+            return self._in_flight
+        return self._pending[0].dispatched.transaction.commit_lsn if self._pending else None
+
+    def is_idle(self) -> bool:
+        """Tell whether nothing waits."""
+        return not self._pending and self._in_flight is None
+
+    def on_drained(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called once nothing waits any more."""
+        if self.is_idle():
+            call()
+        else:
+            self._drained.append(call)
+
+    def push(self, item: LaneItem) -> None:
+        """Take work; delivers at once when nobody has to be asked and nothing waits."""
+        if self.behind is not None and item.only is None:
+            return
+        if not self._is_running and not _needs_judge(item.matches):
+            self.deliver(item, Question(), None)
+            self._last_pushed = item.dispatched.transaction.commit_lsn
+            return
+        if item.only is None and self._pending_changes > limits.LANE_PENDING_CHANGES_MAX:
+            self.behind = self._last_pushed or item.dispatched.transaction.commit_lsn
+            return
+        self.append(item)
+
+    def append(self, item: LaneItem) -> None:
+        """Queue work whatever waits already (refilling an overflown lane, or one channel)."""
+        self._pending.append(item)
+        self._pending_changes += len(item.matches)
+        self._last_pushed = item.dispatched.transaction.commit_lsn
+        if not self._is_running:
+            self._is_running = True
+            self._services.spawn_lane(self)
+
+    async def run(self) -> None:
+        """Work until nothing waits."""
+        try:
+            while self._pending or (self.behind is not None and self._services.refill(self)):
+                items = self._take()
+                self._in_flight = items[0].dispatched.transaction.commit_lsn
+                await self.work(items)
+                self._in_flight = None
+        finally:
+            self._in_flight = None
+            self._is_running = False
+            drained, self._drained = self._drained, []
+            for call in drained:
+                call()
+
+    def _take(self) -> list[LaneItem]:
+        """Take whole transactions, at least one, up to the size of a good batch."""
+        items = [self._pending.popleft()]
+        count = len(items[0].matches)
+        while self._pending and count < limits.JUDGEMENT_BATCH_ROWS_MAX:
+            item = self._pending.popleft()
+            items.append(item)
+            count += len(item.matches)
+        self._pending_changes -= count
+        return items
+
+    async def work(self, items: Sequence[LaneItem]) -> None:
+        """Judge and deliver; what can not be judged becomes ``resync``."""
+        items = self._without_stale(items)
+        question = Question()
+        for item in items:
+            self._services.judging.ask(item.matches, question)
+        if not question.row_count:
+            for item in items:
+                self.deliver(item, question, None)
+            return
+        try:
+            judgement = await self._services.judge(self, question, items)
+        except RoleUnusableError:
+            self._close_all(items, "role_not_usable: the role of this token can not be assumed")
+            return
+        except JudgementUnavailableError as error:
+            self._give_up(items, error)
+            return
+        except UnavailableError:
+            self._resync_all(items, "judgement_unavailable")
+            return
+        self.timeouts_in_a_row = 0
+        for item in self._without_stale(items):
+            if self._rights_changed(item, judgement):
+                self._resync_all([item], "rights_changed")
+            else:
+                self.deliver(item, question, judgement)
+
+    def _without_stale(self, items: Sequence[LaneItem]) -> list[LaneItem]:
+        """Drop what was matched against a table that has changed since; its channels are told."""
+        stale = [item for item in items if any(match.is_stale() for match in item.matches)]
+        if stale:
+            self._resync_all(stale, "table_changed")
+        return [item for item in items if item not in stale]
+
+    def _rights_changed(self, item: LaneItem, judgement: Judgement) -> bool:
+        tables = {match.change.relation.oid for match in item.matches}
+        commit_lsn = item.dispatched.transaction.commit_lsn
+        return self._services.rights_changed(judgement, commit_lsn, tables)
+
+    def _give_up(self, items: Sequence[LaneItem], error: JudgementUnavailableError) -> None:
+        self.timeouts_in_a_row += 1 if error.timed_out else 0
+        if self.timeouts_in_a_row >= limits.JUDGEMENT_TIMEOUTS_IN_A_ROW_MAX:
+            self._close_all(
+                items, "policy_too_slow: judging changes for this role keeps timing out"
+            )
+        else:
+            self._resync_all(items, "judgement_timeout" if error.timed_out else error.code)
+
+    def _resync_all(self, items: Sequence[LaneItem], reason: str) -> None:
+        for channel in _channels_of(items):
+            channel.resync(reason)
+
+    def _close_all(self, items: Sequence[LaneItem], message: str) -> None:
+        for channel in _channels_of(items):
+            channel.outlet.close_hopeless(message)
+            channel.close()
+
+    def deliver(self, item: LaneItem, question: Question, judgement: Judgement | None) -> None:
+        """Hand one transaction to its channels, in order of the changes."""
+        judging = self._services.judging
+        undecided: set[SubscribedChannel] = set()
+        for change, matches in _by_change(item.matches):
+            frames: list[tuple[BindingGroup, bytes]] = []
+            for match in matches:
+                if judging.is_undecidable(match):
+                    self._services.counters.undecidable += 1
+                    undecided.update(match.group.channels)
+                    continue
+                told = judging.told(match, question, judgement)
+                if told is not None:
+                    frames.append((match.group, _rendered(item.dispatched, match, told)))
+            if frames:
+                self._send(item, change, frames)
+        self._services.observe_written(item.dispatched.transaction.commit_time_us)
+        for channel in undecided:
+            if item.only is None or channel is item.only:
+                channel.resync("undecidable")
+
+    def _send(
+        self, item: LaneItem, change: RowChange, frames: Sequence[tuple[BindingGroup, bytes]]
+    ) -> None:
+        if len(frames) == 1 and item.only is None:
+            group, data = frames[0]
+            for channel, ids in tuple(group.channels.items()):
+                self._send_one(item, change, channel, ids, data)
+            return
+        for channel, by_data in _by_channel(frames, item.only).items():
+            for data, many in by_data.items():
+                self._send_one(item, change, channel, many, data)
+
+    def _send_one(
+        self,
+        item: LaneItem,
+        change: RowChange,
+        channel: SubscribedChannel,
+        ids: Sequence[int],
+        data: bytes,
+    ) -> None:
+        transaction = item.dispatched.transaction
+        if item.only is None:
+            if channel.lag is not None or channel.is_closed:
+                return
+            if channel.owed is not None and not channel.is_owed(
+                transaction.xid, transaction.commit_lsn
+            ):
+                return
+        elif item.is_stalled or change.sequence <= item.after_sequence:
+            return
+        elif not channel.has_room():
+            item.is_stalled = True
+            return
+        if channel.lag is None and not channel.has_room():
+            channel.lag = Place(transaction.commit_lsn, change.sequence - 1)
+            self._services.start_catch_up(self, channel)
+            return
+        channel.send(ids, data)
+        if channel.lag is not None:
+            channel.lag = Place(transaction.commit_lsn, change.sequence)
+
+
+def finish(item: LaneItem, channel: SubscribedChannel) -> None:
+    """Record that a lagging channel has been given a whole transaction, if it had room."""
+    if channel.lag is not None and not item.is_stalled:
+        commit_lsn = item.dispatched.transaction.commit_lsn
+        channel.lag = Place(commit_lsn, END_OF_TRANSACTION)
+
+
+def _needs_judge(matches: Sequence[Match]) -> bool:
+    return any(match.group.needs_judge() for match in matches)
+
+
+def _channels_of(items: Sequence[LaneItem]) -> set[SubscribedChannel]:
+    found: set[SubscribedChannel] = set()
+    for item in items:
+        if item.only is not None:
+            found.add(item.only)
+            continue
+        transaction = item.dispatched.transaction
+        for match in item.matches:
+            found.update(
+                channel
+                for channel in match.group.channels
+                if channel.lag is None and channel.is_owed(transaction.xid, transaction.commit_lsn)
+            )
+    return found
+
+
+def _by_change(matches: Sequence[Match]) -> list[tuple[RowChange, list[Match]]]:
+    found: list[tuple[RowChange, list[Match]]] = []
+    for match in matches:
+        if not found or found[-1][0] is not match.change:
+            found.append((match.change, []))
+        found[-1][1].append(match)
+    return found
+
+
+def _by_channel(
+    frames: Sequence[tuple[BindingGroup, bytes]], only: SubscribedChannel | None
+) -> dict[SubscribedChannel, dict[bytes, list[int]]]:
+    """Collect the ids of all matching bindings of a channel: one frame for equal data."""
+    found: dict[SubscribedChannel, dict[bytes, list[int]]] = {}
+    for group, data in frames:
+        members = group.channels.items() if only is None else _one_of(group, only)
+        for channel, ids in members:
+            known = found.setdefault(channel, {}).setdefault(data, [])
+            known.extend(binding_id for binding_id in ids if binding_id not in known)
+    return found
+
+
+def _one_of(
+    group: BindingGroup, channel: SubscribedChannel
+) -> list[tuple[SubscribedChannel, tuple[int, ...]]]:
+    ids = group.channels.get(channel)
+    return [] if ids is None else [(channel, ids)]
+
+
+def _rendered(dispatched: DispatchedTransaction, match: Match, told: Told) -> bytes:
+    """Return the ``data`` object, encoded once per (type, old row shown, columns shown)."""
+    change, group = match.change, match.group
+    key = (change.sequence, told.kind, told.old, group.shown)
+    found = dispatched.renderings.get(key)
+    if found is None:
+        found = dispatched.renderings[key] = group.entry.encoder(group.shown).encode(
+            told.kind,
+            None if told.kind is ChangeKind.DELETE else change.new,
+            None if told.old is OldShown.NOTHING else change.old,
+            dispatched.transaction.commit_time_us,
+            group.entry.description.primary_key if told.old is OldShown.KEY else None,
+        )
+    return found

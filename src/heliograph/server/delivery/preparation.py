@@ -1,0 +1,200 @@
+"""Reading the catalog again before a transaction that changed a definition is dispatched.
+
+What was read may already include changes that committed later. Those are in the stream behind the
+transaction, which goes on being received meanwhile: if one is found there, what was read holds
+only from the moment of reading on, and everything before it becomes ``resync``.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from heliograph import limits
+from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.snapshot import Snapshot
+from heliograph.core.replication.transaction import Transaction
+from heliograph.errors import UnavailableError
+from heliograph.postgres.admin import AdminDatabase
+from heliograph.postgres.catalog import rights_fingerprint
+from heliograph.server.delivery.dispatcher import Dispatcher
+from heliograph.server.delivery.groups import BindingGroup
+from heliograph.server.delivery.progress import StreamProgress
+from heliograph.server.delivery.rights_log import RightsLog
+from heliograph.server.delivery.rights_messages import DefinitionChange
+from heliograph.server.delivery.table_registry import TableRegistry
+from heliograph.server.delivery.tables import lay_out
+
+_log = structlog.get_logger("heliograph.delivery")
+
+#: Seconds between two attempts to read the catalog while the database does not answer.
+_RETRY_S = 0.2
+
+#: Seconds to wait until the stream has passed the moment of reading.
+_STREAM_WAIT_S = 5.0
+
+
+class WildcardSubscriptions(Protocol):
+    """Subscriptions that stand for tables to come."""
+
+    def has_wildcards(self) -> bool:
+        """Tell whether there are any."""
+        ...
+
+    async def expand(self, table_oid: int) -> None:
+        """Give them a table that is new to the stream."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PreparationParts:
+    """What preparation connects.
+
+    Attributes:
+        admin: Takes snapshots.
+        registry: Read again.
+        dispatcher: Told ``resync`` for tables that changed.
+        rights_log: Tells whether more changed meanwhile.
+        progress: How far the stream was received.
+    """
+
+    admin: AdminDatabase
+    registry: TableRegistry
+    dispatcher: Dispatcher
+    rights_log: RightsLog
+    progress: StreamProgress
+
+
+class Preparation:
+    """Keeps the registry true to the stream; belongs to the event loop.
+
+    Attributes:
+        wildcards: Set once, before the stream begins.
+    """
+
+    def __init__(self, parts: PreparationParts) -> None:
+        """Wire the parts."""
+        self._admin = parts.admin
+        self._registry = parts.registry
+        self._dispatcher = parts.dispatcher
+        self._rights_log = parts.rights_log
+        self._progress = parts.progress
+        self._seen_relations: set[int] = set()
+        self._fingerprint = ""
+        self.wildcards: WildcardSubscriptions | None = None
+
+    def is_needed(self, transaction: Transaction, change: DefinitionChange | None) -> bool:
+        """Tell whether a transaction must wait for the catalog."""
+        if change is not None and self._concerned(change):
+            return True
+        for relation in transaction.changed_relations:
+            entry = self._registry.entry(relation.oid)
+            if entry is not None and lay_out(entry.description, relation) is None:
+                return True
+            if relation.oid not in self._seen_relations and self._has_wildcards():
+                return True
+        return False
+
+    def may_change_rights(self, change: DefinitionChange) -> bool:
+        """Tell whether a changed definition may concern any judgement."""
+        if change.is_general or self._registry.entries().keys() & change.tables:
+            return True
+        return any(self._rights_log.follows(oid) for oid in change.tables)
+
+    async def prepare(self, transaction: Transaction, change: DefinitionChange | None) -> None:
+        """Read again what the transaction changed; returns only when that succeeded."""
+        concerned = set[int]() if change is None else self._concerned(change)
+        for relation in transaction.changed_relations:
+            entry = self._registry.entry(relation.oid)
+            if entry is not None and lay_out(entry.description, relation) is None:
+                concerned.add(relation.oid)
+        while True:
+            try:
+                if concerned:
+                    await self._reload(concerned, transaction)
+                await self._expand_new(transaction)
+            except UnavailableError as error:
+                _log.warning("catalog_not_readable", error=str(error))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    async def watch(self) -> None:
+        """Compare the rights' fingerprint from time to time, until cancelled.
+
+        Catches what no event trigger reports (roles and their membership), and everything where
+        there are no event triggers.
+        """
+        while True:
+            await asyncio.sleep(limits.CATALOG_CHECK_INTERVAL_S)
+            try:
+                await self.check_fingerprint()
+            except UnavailableError as error:
+                _log.warning("catalog_not_readable", error=str(error))
+
+    async def check_fingerprint(self) -> None:
+        """Read all rights again if anybody's may have changed since the last look."""
+        async with self._admin.connection() as connection:
+            found = await rights_fingerprint(connection)
+        if found == self._fingerprint:
+            return
+        first, self._fingerprint = not self._fingerprint, found
+        if first:
+            return
+        _, insert_lsn = await self._admin.take_position()
+        for oid in tuple(self._registry.entries()):
+            await self._replace(oid, insert_lsn)
+
+    def _has_wildcards(self) -> bool:
+        return self.wildcards is not None and self.wildcards.has_wildcards()
+
+    def _concerned(self, change: DefinitionChange) -> set[int]:
+        known = self._registry.entries().keys()
+        return set(known) if change.is_general else set(known & change.tables)
+
+    async def _reload(self, oids: set[int], transaction: Transaction) -> None:
+        snapshot, insert_lsn = await self._position_seeing(transaction)
+        try:
+            await self._progress.wait(insert_lsn, _STREAM_WAIT_S)
+            more = self._rights_log.changed_between(transaction.commit_lsn, snapshot, ())
+        except UnavailableError:
+            # The reader is held up: what may have changed meanwhile is not known.
+            more = True
+        valid_since = insert_lsn if more else transaction.commit_lsn
+        for oid in oids:
+            await self._replace(oid, valid_since)
+
+    async def _position_seeing(self, transaction: Transaction) -> tuple[Snapshot, Lsn]:
+        for _ in range(limits.JUDGEMENT_ATTEMPTS_MAX):
+            snapshot, insert_lsn = await self._admin.take_position()
+            if snapshot.sees(transaction.xid):
+                return snapshot, insert_lsn
+            await asyncio.sleep(0.01)
+        message = "the transaction that changed a definition is not visible yet"
+        raise UnavailableError(message)
+
+    async def _replace(self, oid: int, valid_since: Lsn) -> None:
+        old = self._registry.entry(oid)
+        fresh = await self._registry.reload(oid, valid_since)
+        if fresh is old:
+            return
+        for group in self._dispatcher.index.groups(oid):
+            if fresh is None or group.role not in fresh.rights:
+                _tell(group, "table_gone")
+                continue
+            old_columns = group.entry.description.columns
+            group.adopt(fresh)
+            if old_columns != fresh.description.columns:
+                _tell(group, "schema_changed")
+
+    async def _expand_new(self, transaction: Transaction) -> None:
+        for relation in transaction.changed_relations:
+            if relation.oid not in self._seen_relations and self.wildcards is not None:
+                await self.wildcards.expand(relation.oid)
+                self._seen_relations.add(relation.oid)
+
+
+def _tell(group: BindingGroup, reason: str) -> None:
+    for channel in tuple(group.channels):
+        channel.resync(reason)

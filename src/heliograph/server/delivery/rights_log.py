@@ -1,0 +1,100 @@
+"""Changes of rights in commit order, so that a judgement can tell whether one came in between.
+
+A change that committed at *p* and was judged under a snapshot taken later is shown only if nothing
+that the judgement depended on changed between *p* and the snapshot (`visibility.md` §1). What a
+judgement depended on is known exactly: the relations that its transaction locked. What changed is
+known exactly as well: the stream carries the rows of those relations, and the definitions
+(policies, grants, functions) arrive as messages of the transaction that changed them.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+from heliograph.core.replication.lsn import ZERO_LSN, Lsn
+from heliograph.core.replication.snapshot import Snapshot
+
+#: Entries kept per relation. Larger: judgements that lag further can still be decided exactly;
+#: one whose change is older than the oldest entry counts as changed.
+_ENTRIES_MAX = 1_024
+
+
+class _Changes:
+    """Transactions that changed one thing, oldest first."""
+
+    __slots__ = ("entries", "forgotten_up_to")
+
+    def __init__(self) -> None:
+        self.entries: deque[tuple[Lsn, int]] = deque()
+        self.forgotten_up_to: Lsn = ZERO_LSN
+
+    def add(self, commit_lsn: Lsn, xid: int) -> None:
+        if len(self.entries) == _ENTRIES_MAX:
+            self.forgotten_up_to = self.entries.popleft()[0]
+        self.entries.append((commit_lsn, xid))
+
+    def between(self, after: Lsn, snapshot: Snapshot) -> bool:
+        if after < self.forgotten_up_to:
+            return True
+        for commit_lsn, xid in reversed(self.entries):
+            if commit_lsn <= after:
+                return False
+            if snapshot.sees(xid):
+                return True
+        return False
+
+
+class RightsLog:
+    """Who changed what judgements depend on; belongs to the event loop."""
+
+    __slots__ = ("_definitions", "_followed_since", "_relations")
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._definitions = _Changes()
+        self._relations: dict[int, _Changes] = {}
+        self._followed_since: dict[int, Lsn] = {}
+
+    def follow(self, relation_oid: int, since: Lsn) -> None:
+        """Record that every change of the relation that commits after ``since`` will be seen."""
+        self._followed_since.setdefault(relation_oid, since)
+
+    def follows(self, relation_oid: int) -> bool:
+        """Tell whether the relation's changes are seen."""
+        return relation_oid in self._followed_since
+
+    def followed(self) -> Iterable[int]:
+        """Return the oids of all relations whose changes are seen."""
+        return self._followed_since.keys()
+
+    def definitions_changed(self, commit_lsn: Lsn, xid: int) -> None:
+        """Record a transaction that changed policies, grants, functions or roles."""
+        self._definitions.add(commit_lsn, xid)
+
+    def rows_changed(self, relation_oids: Iterable[int], commit_lsn: Lsn, xid: int) -> None:
+        """Record a transaction that changed rows; relations nobody follows are passed over."""
+        for oid in relation_oids:
+            if oid in self._followed_since:
+                changes = self._relations.get(oid)
+                if changes is None:
+                    changes = self._relations[oid] = _Changes()
+                changes.add(commit_lsn, xid)
+
+    def changed_between(self, after: Lsn, snapshot: Snapshot, relations: Iterable[int]) -> bool:
+        """Tell whether rights may have changed between a commit and a snapshot.
+
+        The stream must have passed the insert position taken with the snapshot.
+
+        Args:
+            after: Commit position of the judged change.
+            snapshot: What judged it.
+            relations: Followed relations that were read while judging.
+        """
+        if self._definitions.between(after, snapshot):
+            return True
+        for oid in relations:
+            if self._followed_since.get(oid, after) > after:
+                return True
+            changes = self._relations.get(oid)
+            if changes is not None and changes.between(after, snapshot):
+                return True
+        return False

@@ -1,0 +1,87 @@
+"""The messages that our event triggers write into the transaction that changed a definition.
+
+Any role may emit logical messages by default, so ours begin with a random secret that only the
+owner's login can read (`visibility.md` §6). The content is ``<secret> <json>`` with ``tag`` (the
+command), ``objects`` (class, oid, schema, identity, and the relation concerned) and ``complete``:
+whether the objects listed are all that the command may concern.
+"""
+
+import hmac
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from heliograph.core.replication.transaction import LogicalMessage, Transaction
+
+PREFIX: Final = "heliograph.rights"
+
+#: Classes whose change does not change what anybody may see of existing tables.
+_HARMLESS: Final = frozenset({"index", "sequence", "table constraint"})
+
+
+class _Object(msgspec.Struct):
+    kind: str = msgspec.field(name="class", default="")
+    relation: int | None = None
+
+
+class _Content(msgspec.Struct):
+    objects: list[_Object] = []
+    complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionChange:
+    """What one transaction changed.
+
+    Attributes:
+        tables: Oids of the tables named; others may be concerned through functions or roles.
+        is_general: Whether more than the named tables may be concerned.
+    """
+
+    tables: frozenset[int] = frozenset()
+    is_general: bool = False
+
+
+@dataclass(slots=True)
+class RightsMessages:
+    """Reads them.
+
+    Attributes:
+        secret: What genuine messages begin with; None when there are no event triggers.
+        forged: Messages with our prefix that did not begin with the secret.
+    """
+
+    secret: bytes | None
+    forged: int = field(default=0)
+
+    def read(self, transaction: Transaction) -> DefinitionChange | None:
+        """Return what a transaction changed; None when it carries no genuine message."""
+        found: DefinitionChange | None = None
+        for message in transaction.messages:
+            change = self._read_one(message)
+            if change is not None:
+                earlier = found or DefinitionChange()
+                found = DefinitionChange(
+                    earlier.tables | change.tables, earlier.is_general or change.is_general
+                )
+        return found
+
+    def _read_one(self, message: LogicalMessage) -> DefinitionChange | None:
+        if message.prefix != PREFIX:
+            return None
+        secret, _, text = message.content.partition(b" ")
+        if self.secret is None or not hmac.compare_digest(secret, self.secret):
+            self.forged += 1
+            return None
+        try:
+            content = msgspec.json.decode(text, type=_Content)
+        except msgspec.DecodeError:
+            # Genuine but not understood (written by another version): the widest reading.
+            return DefinitionChange(is_general=True)
+        concerned = [part for part in content.objects if part.kind not in _HARMLESS]
+        if content.complete and not concerned:
+            return None
+        tables = frozenset(part.relation for part in concerned if part.relation is not None)
+        unnamed = any(part.relation is None for part in concerned)
+        return DefinitionChange(tables, is_general=unnamed or not content.complete)

@@ -1,0 +1,91 @@
+"""Which tables are served to which role, and why one is not (`visibility.md` §3, §7).
+
+The reasons are for the server's log, the start-up report and the doctor; a client can not tell a
+table that is withheld from one that does not exist.
+"""
+
+from dataclasses import dataclass
+
+from heliograph.core.matching.binding_parameters import BindingParameters
+from heliograph.core.matching.table_description import TableDescription, TableKind
+from heliograph.core.matching.table_rights import TableRights
+from heliograph.core.replication.relation import ReplicaIdentity
+from heliograph.server.delivery.tables import TableEntry
+
+#: In `ServingRules.allow_without_rls`: every table.
+ALL_TABLES = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class ServingRules:
+    """Settings that decide what is served.
+
+    Attributes:
+        allow_without_rls: Names (``table`` in ``public``, or ``schema.table``) of tables without
+            row level security that are streamed all the same; ``*`` means every one.
+    """
+
+    allow_without_rls: frozenset[str] = frozenset()
+
+    def allows(self, table: TableDescription) -> bool:
+        """Tell whether a table without row level security is streamed."""
+        names = {ALL_TABLES, f"{table.schema}.{table.name}"}
+        if table.schema == "public":
+            names.add(table.name)
+        return bool(names & self.allow_without_rls)
+
+
+def why_withheld(
+    entry: TableEntry, role: str, parameters: BindingParameters, rules: ServingRules
+) -> str | None:
+    """Return why a table is not served to a role; None when it is.
+
+    Args:
+        entry: The table with the role's rights.
+        role: The subscriber's role.
+        parameters: What it asks for.
+        rules: The settings.
+    """
+    table, rights = entry.description, entry.rights[role]
+    reason = why_not_streamable(table)
+    if reason is not None:
+        return reason
+    if not rights.may_use_schema:
+        return "the role has no USAGE on the schema"
+    if not rights.selectable:
+        return "the role may not SELECT any column"
+    if not table.row_security and not rights.bypasses and not rules.allows(table):
+        return "row level security is off and the table is not in allow_without_rls"
+    del parameters
+    return _undecidable_policy(table, rights)
+
+
+def why_not_streamable(table: TableDescription) -> str | None:
+    """Return why nobody can subscribe to a table; None when the WAL carries what is needed."""
+    reasons = {
+        "it is not in the publication": not table.is_published,
+        "only tables are streamed": table.kind
+        not in {TableKind.TABLE, TableKind.PARTITIONED_TABLE},
+        "it is unlogged": table.is_unlogged,
+        "it is a partition published as itself: publish_via_partition_root is required": (
+            table.is_partition or (table.kind is TableKind.PARTITIONED_TABLE and not table.via_root)
+        ),
+        "it has no primary key": not table.primary_key,
+        "its replica identity is NOTHING": table.replica_identity is ReplicaIdentity.NOTHING,
+        "the publication's column list leaves out the primary key": any(
+            (column := table.column(name)) is None or not table.is_streamed(column)
+            for name in table.primary_key
+        ),
+    }
+    return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def _undecidable_policy(table: TableDescription, rights: TableRights) -> str | None:
+    if rights.shows_all or rights.shows_none:
+        return None
+    absent = {column.name for column in table.columns if not table.is_streamed(column)}
+    reads = rights.policy_columns
+    unknown = absent if reads is None else absent & reads
+    if unknown:
+        return "its policies read columns that the WAL does not carry"
+    return None

@@ -1,0 +1,330 @@
+"""Making subscriptions: validate, register, fix the position (promise P3)."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from heliograph.core.matching.binding_parameters import (
+    WILDCARD,
+    BindingParameters,
+    not_enabled,
+    parse_binding_parameters,
+)
+from heliograph.core.matching.filters import BoundParameters, bind_parameters
+from heliograph.core.matching.predicates import equality_key
+from heliograph.errors import RoleUnusableError, SubscriptionRefusedError
+from heliograph.ports.change_subscriptions import ChangeBinding, ChangeOutlet, ChangeSubscription
+from heliograph.ports.identity import Identity
+from heliograph.postgres.filter_sql import refuse_invalid_terms
+from heliograph.postgres.judge import Judge, JudgementStatement, build_statement, is_usable
+from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
+from heliograph.server.delivery.dependencies import Dependencies
+from heliograph.server.delivery.dispatcher import Dispatcher
+from heliograph.server.delivery.groups import BindingGroup
+from heliograph.server.delivery.inbox import ChangeInbox
+from heliograph.server.delivery.lane import Lane
+from heliograph.server.delivery.positions import PositionService, StreamPosition, Unsettled
+from heliograph.server.delivery.serving import ServingRules, why_withheld
+from heliograph.server.delivery.table_registry import TableRegistry
+from heliograph.server.delivery.tables import TableEntry
+
+_log = structlog.get_logger("heliograph.subscriptions")
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionParts:
+    """What making a subscription needs.
+
+    Attributes:
+        registry: Tables and rights.
+        dispatcher: Lanes and index.
+        inbox: Watches the positions that are owed.
+        positions: Fixes positions.
+        unsettled: What is owed of the past.
+        dependencies: Follows what policies read.
+        judge: Checks constants and tries the policies.
+        rules: Which tables are served to whom.
+    """
+
+    registry: TableRegistry
+    dispatcher: Dispatcher
+    inbox: ChangeInbox
+    positions: PositionService
+    unsettled: Unsettled
+    dependencies: Dependencies
+    judge: Judge
+    rules: ServingRules
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """One binding on one table, validated."""
+
+    binding: ChangeBinding
+    entry: TableEntry
+    bound: BoundParameters
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wildcard:
+    """A wildcard binding that waits for tables to come."""
+
+    binding: ChangeBinding
+    parameters: BindingParameters
+    identity: Identity
+    channel: SubscribedChannel
+
+
+class ChangeSubscriptionService:
+    """Implements `ports.change_subscriptions.ChangeSubscriptions`."""
+
+    def __init__(self, parts: SubscriptionParts) -> None:
+        """Wire the parts."""
+        self._parts = parts
+        self._wildcards: dict[SubscribedChannel, list[_Wildcard]] = {}
+        self._members: dict[SubscribedChannel, list[BindingGroup]] = {}
+
+    @property
+    def channel_count(self) -> int:
+        """Channels that are subscribed."""
+        return len(self._members)
+
+    def has_wildcards(self) -> bool:
+        """Tell whether any subscription stands for tables to come."""
+        return bool(self._wildcards)
+
+    async def subscribe(
+        self,
+        *,
+        bindings: Sequence[ChangeBinding],
+        identity: Identity,
+        outlet: ChangeOutlet,
+        replaces: ChangeSubscription | None = None,
+    ) -> ChangeSubscription:
+        """Validate all bindings, register them and fix the stream position; see the port."""
+        parsed = [(binding, parse_binding_parameters(binding.parameters)) for binding in bindings]
+        planned: list[_Planned] = []
+        published = {
+            (table.schema, table.name): table.oid
+            for table in await self._parts.registry.published_tables()
+        }
+        for binding, parameters in parsed:
+            planned.extend(await self._plan(binding, parameters, identity, published))
+        await self._try_out(planned, identity)
+        channel = SubscribedChannel(
+            outlet, counters=self._parts.dispatcher.counters, on_close=self._close
+        )
+        wildcards = [
+            _Wildcard(binding, parameters, identity, channel)
+            for binding, parameters in parsed
+            if parameters.is_wildcard
+        ]
+
+        def register(position: StreamPosition) -> None:
+            before = replaces if isinstance(replaces, SubscribedChannel) else None
+            if before is not None and not before.is_closed:
+                self._register_successor(channel, before, planned, identity)
+            else:
+                self._register(channel, planned, identity, position)
+            if wildcards:
+                self._wildcards[channel] = wildcards
+
+        try:
+            await self._parts.positions.fix(register)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    async def expand(self, table_oid: int) -> None:
+        """Give wildcard subscriptions a table that appeared in the stream for the first time."""
+        for wildcard in [one for many in self._wildcards.values() for one in many]:
+            published = {
+                (table.schema, table.name): table.oid
+                for table in await self._parts.registry.published_tables()
+                if table.oid == table_oid
+            }
+            try:
+                planned = await self._plan(
+                    wildcard.binding, wildcard.parameters, wildcard.identity, published
+                )
+                await self._try_out(planned, wildcard.identity)
+            except SubscriptionRefusedError:
+                continue
+            known = {group.entry.description.oid for group in self._members[wildcard.channel]}
+            if table_oid not in known and not wildcard.channel.is_closed:
+                self._add_groups(wildcard.channel, planned, wildcard.identity)
+
+    # --- validation -----------------------------------------------------------------------------
+
+    async def _plan(
+        self,
+        binding: ChangeBinding,
+        parameters: BindingParameters,
+        identity: Identity,
+        published: dict[tuple[str, str], int],
+    ) -> list[_Planned]:
+        oids = [
+            oid
+            for (schema, name), oid in published.items()
+            if parameters.schema in {WILDCARD, schema} and parameters.table in {WILDCARD, name}
+        ]
+        planned: list[_Planned] = []
+        for oid in oids:
+            entry = await self._parts.registry.load(oid, identity.role)
+            if entry is None:
+                continue
+            reason = why_withheld(entry, identity.role, parameters, self._parts.rules)
+            if reason is not None:
+                # The client learns the same as for a table that does not exist (S20).
+                _log.warning("table_withheld", table_oid=oid, role=identity.role, reason=reason)
+                continue
+            selectable = entry.rights[identity.role].selectable
+            bound = bind_parameters(parameters, entry.description, selectable)
+            planned.append(_Planned(binding, entry, bound))
+        if not planned:
+            raise not_enabled(parameters)
+        return planned
+
+    async def _try_out(self, planned: Collection[_Planned], identity: Identity) -> None:
+        """Have PostgreSQL accept the constants and plan the policies, as the role itself."""
+        role = identity.role
+        for entry in {id(plan.entry): plan.entry for plan in planned}.values():
+            if entry.rights[identity.role].reads_tables:
+                await self._parts.dependencies.prepare(entry.description.oid)
+        asking = [
+            plan for plan in planned if plan.bound.needs_postgres_check or _has_policy(plan, role)
+        ]
+        if not asking:
+            return
+        try:
+            async with self._parts.judge.as_role(identity.role, identity.claims_json) as connection:
+                for plan in asking:
+                    await refuse_invalid_terms(connection, plan.bound)
+                    if not _has_policy(plan, role):
+                        continue
+                    sqlstate = await is_usable(connection, _policy_statement(plan, role))
+                    if sqlstate is not None:
+                        # The client learns the same as for a table that does not exist (S20).
+                        oid = plan.entry.description.oid
+                        _log.warning(
+                            "policies_not_usable", table_oid=oid, role=role, sqlstate=sqlstate
+                        )
+                        raise not_enabled(plan.bound.parameters)
+        except RoleUnusableError as cause:
+            message = f"Unable to subscribe to changes: role {identity.role} can not be assumed"
+            raise SubscriptionRefusedError(message) from cause
+
+    # --- registration ---------------------------------------------------------------------------
+
+    def _register(
+        self,
+        channel: SubscribedChannel,
+        planned: Sequence[_Planned],
+        identity: Identity,
+        position: StreamPosition,
+    ) -> None:
+        """File the bindings and hand over what is owed of the past; runs without an await."""
+        channel.owed = position
+        self._members[channel] = []
+        self._parts.inbox.watch_owed(channel)
+        lane = self._add_groups(channel, planned, identity)
+        for transaction in self._parts.unsettled.not_seen_by(position.snapshot):
+            if transaction.commit_lsn > self._parts.dispatcher.last_dispatched():
+                continue
+            if transaction.is_too_large:
+                channel.resync("transaction_too_large")
+                continue
+            item = self._parts.dispatcher.item_for(lane, transaction, channel)
+            if item is not None:
+                lane.push(item)
+
+    def _register_successor(
+        self,
+        channel: SubscribedChannel,
+        before: SubscribedChannel,
+        planned: Sequence[_Planned],
+        identity: Identity,
+    ) -> None:
+        """File the bindings of a subscription that continues where another one ends.
+
+        Until it starts it takes nothing; then it reads from the ring what the other one has not
+        been given.
+        """
+        channel.owed = before.owed
+        channel.lag = Place(self._parts.dispatcher.last_dispatched(), END_OF_TRANSACTION)
+        self._members[channel] = []
+        self._parts.inbox.watch_owed(channel)
+        lane = self._add_groups(channel, planned, identity)
+        old_lane = self._lane_of(before)
+
+        def take_over() -> None:
+            channel.lag = before.lag or self._parts.dispatcher.finished_place(old_lane)
+            self._parts.dispatcher.start_catch_up(lane, channel)
+
+        channel.take_over = take_over
+
+    def _lane_of(self, channel: SubscribedChannel) -> Lane | None:
+        groups = self._members.get(channel)
+        return self._parts.dispatcher.lanes[groups[0].audience] if groups else None
+
+    def _add_groups(
+        self, channel: SubscribedChannel, planned: Sequence[_Planned], identity: Identity
+    ) -> Lane:
+        lane = self._parts.dispatcher.lane(identity.role, identity.claims_json)
+        for plan in planned:
+            group = self._group(lane, plan)
+            ids = group.channels.get(channel, ())
+            if plan.binding.id not in ids:
+                group.channels[channel] = (*ids, plan.binding.id)
+            self._members[channel].append(group)
+        return lane
+
+    def _group(self, lane: Lane, plan: _Planned) -> BindingGroup:
+        parameters = plan.bound.parameters
+        oid = plan.entry.description.oid
+        # The registry may have read the table again since the plan was made.
+        entry = self._parts.registry.entry(oid) or plan.entry
+        select = None if parameters.select is None else frozenset(parameters.select)
+        key = (oid, parameters.event, parameters.filter_terms, select)
+        group = lane.groups.get(key)
+        if group is None:
+            equality = equality_key(plan.bound.terms, entry.description)
+            group = BindingGroup(
+                (lane.role, lane.claims_json), entry, parameters, plan.bound.terms, equality
+            )
+            group.adopt(entry)
+            lane.groups[key] = group
+            self._parts.dispatcher.index.add(oid, group, equality)
+        return group
+
+    def _close(self, channel: SubscribedChannel) -> None:
+        """Take a channel out of everything; called once, when it ends."""
+        self._wildcards.pop(channel, None)
+        self._parts.inbox.forget(channel)
+        for group in self._members.pop(channel, ()):
+            group.channels.pop(channel, None)
+            if group.channels:
+                continue
+            lane = self._parts.dispatcher.lanes[group.audience]
+            for key in [key for key, known in lane.groups.items() if known is group]:
+                del lane.groups[key]
+            oid = group.entry.description.oid
+            self._parts.dispatcher.index.remove(oid, group, group.equality)
+            self._parts.dispatcher.drop_lane(lane)
+
+
+def _has_policy(plan: _Planned, role: str) -> bool:
+    rights = plan.entry.rights[role]
+    return not (rights.shows_all or rights.shows_none)
+
+
+def _policy_statement(plan: _Planned, role: str) -> JudgementStatement:
+    table, rights = plan.entry.description, plan.entry.rights[role]
+    return build_statement(
+        table=(table.oid, table.schema, table.name),
+        policy=rights.policy,
+        filters=(),
+        reads_tables=False,
+    )

@@ -1,0 +1,89 @@
+"""The tables in use, read from the catalog once and again when their definition changed."""
+
+import asyncio
+from collections.abc import Mapping
+
+from heliograph.core.replication.lsn import Lsn
+from heliograph.postgres.admin import AdminDatabase
+from heliograph.postgres.catalog import Catalog, PublishedTable
+from heliograph.server.delivery.tables import TableEntry
+
+
+class TableRegistry:
+    """Entries by oid; belongs to the event loop.
+
+    An entry stays once it was read, subscribed to or not: its number is bounded by the tables of
+    the publication, and one that is kept is kept true.
+    """
+
+    def __init__(self, admin: AdminDatabase, catalog: Catalog) -> None:
+        """Start with nothing read."""
+        self._admin = admin
+        self._catalog = catalog
+        self._entries: dict[int, TableEntry] = {}
+        self._reading = asyncio.Lock()
+
+    def entry(self, oid: int) -> TableEntry | None:
+        """Return what is known of a table."""
+        return self._entries.get(oid)
+
+    def entries(self) -> Mapping[int, TableEntry]:
+        """Return everything known."""
+        return self._entries
+
+    async def published_tables(self) -> list[PublishedTable]:
+        """List what clients may subscribe to, as of now."""
+        async with self._admin.connection() as connection:
+            return await self._catalog.published_tables(connection)
+
+    async def load(self, oid: int, role: str) -> TableEntry | None:
+        """Return the table's entry with the role's rights; None when either does not exist.
+
+        Raises:
+            UnavailableError: If the database does not answer.
+        """
+        known = self._entries.get(oid)
+        if known is not None and role in known.rights:
+            return known
+        async with self._reading, self._admin.connection() as connection:
+            known = self._entries.get(oid)
+            if known is None:
+                description = await self._catalog.describe(connection, oid)
+                if description is None:
+                    return None
+                known = TableEntry(description, {})
+            rights = await self._catalog.rights(connection, oid, role)
+            if rights is None:
+                return None
+            # Another load may have replaced nothing: the lock is held. Shared by all its groups.
+            known.rights[role] = rights
+            self._entries[oid] = known
+            return known
+
+    async def reload(self, oid: int, valid_since: Lsn) -> TableEntry | None:
+        """Read a table and all known roles' rights again.
+
+        Args:
+            oid: The table.
+            valid_since: Where what is read now begins to hold.
+
+        Returns:
+            The new entry if anything differs from the old one, the old one if nothing does, None
+            if the table is gone.
+        """
+        async with self._reading, self._admin.connection() as connection:
+            old = self._entries.get(oid)
+            self._catalog.forget_types()
+            description = await self._catalog.describe(connection, oid)
+            if description is None or old is None:
+                self._entries.pop(oid, None)
+                return None
+            fresh = TableEntry(description, {}, valid_since)
+            for role in old.rights:
+                rights = await self._catalog.rights(connection, oid, role)
+                if rights is not None:
+                    fresh.rights[role] = rights
+            if (fresh.description, fresh.rights) == (old.description, old.rights):
+                return old
+            self._entries[oid] = fresh
+            return fresh

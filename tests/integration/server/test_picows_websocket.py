@@ -1,0 +1,339 @@
+"""What only raw sockets can show of the picows adapter: handshake bytes, frames that break rules."""
+
+import asyncio
+import base64
+import hashlib
+import inspect
+import json
+import os
+import struct
+
+import pytest
+from fixtures.realtime_server import PATH, running_server, wait_until
+from picows import WSListener
+
+from heliograph.core.wire.close_codes import CLOSE_CODES
+from heliograph.limits import HANDSHAKE_BYTES_MAX
+from heliograph.server.picows_websocket import PicowsLog, make_protocol
+
+pytestmark = pytest.mark.asyncio
+
+KEY = base64.b64encode(bytes(16)).decode()
+#: As Firefox writes them.
+FIREFOX = {
+    "Host": "127.0.0.1",
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Accept": "*/*",
+    "Accept-Encoding": "gzip, deflate, br, zstd",
+    "Sec-WebSocket-Version": "13",
+    "Origin": "https://app.example",
+    "Sec-WebSocket-Extensions": "permessage-deflate",
+    "Sec-WebSocket-Key": KEY,
+    "Connection": "keep-alive, Upgrade",
+    "Upgrade": "websocket",
+}
+
+
+@pytest.fixture(autouse=True)
+def short_close(monkeypatch):
+    monkeypatch.setattr("heliograph.server.picows_websocket.CLOSE_DEADLINE_S", 0.2)
+
+
+class RawSocket:
+    """Bytes to and from the server."""
+
+    def __init__(self, reader, writer):
+        self.reader, self.writer = reader, writer
+
+    async def request(self, target=f"{PATH}?apikey=anon&vsn=2.0.0", method="GET", **changes):
+        """Send a handshake; ``changes`` replace headers, None removes one."""
+        named = {name.replace("_", "-"): value for name, value in changes.items()}
+        headers = {key: value for key, value in {**FIREFOX, **named}.items() if value is not None}
+        lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
+        self.writer.write("\r\n".join([*lines, "", ""]).encode())
+        return await self.response()
+
+    async def response(self):
+        """Return status, header text and body."""
+        async with asyncio.timeout(15):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+        status = int(head.split()[1])
+        body = b""
+        for line in head.lower().split(b"\r\n"):
+            if line.startswith(b"content-length:"):
+                body = await self.reader.readexactly(int(line.split(b":")[1]))
+        return status, head.decode().lower(), body
+
+    def send_frame(self, opcode, payload, *, fin=True, masked=True, rsv=0):
+        first = (0x80 if fin else 0) | rsv | opcode
+        bit = 0x80 if masked else 0
+        if len(payload) < 126:
+            head = bytes([first, bit | len(payload)])
+        elif len(payload) < 65536:
+            head = bytes([first, bit | 126]) + struct.pack("!H", len(payload))
+        else:
+            head = bytes([first, bit | 127]) + struct.pack("!Q", len(payload))
+        mask = b"\x00\x00\x00\x00" if masked else b""
+        self.writer.write(head + mask + payload)
+
+    async def frame(self):
+        """Return opcode and payload of the next frame."""
+        async with asyncio.timeout(15):
+            first, second = await self.reader.readexactly(2)
+            assert not second & 0x80, "a server must not mask"
+            size = second
+            if size == 126:
+                (size,) = struct.unpack("!H", await self.reader.readexactly(2))
+            elif size == 127:
+                (size,) = struct.unpack("!Q", await self.reader.readexactly(8))
+            return first & 0xF, await self.reader.readexactly(size)
+
+    async def close_code(self):
+        """Skip to the close frame; return its code, then see the end of the stream."""
+        while (frame := await self.frame())[0] != 8:
+            pass
+        async with asyncio.timeout(15):
+            await self.reader.read()
+        return int.from_bytes(frame[1][:2], "big")
+
+
+class raw:
+    """Connect a `RawSocket`; with ``upgraded`` the handshake is done."""
+
+    def __init__(self, server, *, upgraded=True):
+        self._address, self._upgraded = server.address, upgraded
+
+    async def __aenter__(self):
+        streams = await asyncio.open_connection(self._address.host, self._address.port)
+        self._socket = RawSocket(*streams)
+        if self._upgraded:
+            assert (await self._socket.request())[0] == 101
+        return self._socket
+
+    async def __aexit__(self, *_exception):
+        self._socket.writer.transport.abort()
+
+
+HEARTBEAT = b'[null,"1","phoenix","heartbeat",{}]'
+
+
+# --- The handshake --------------------------------------------------------------------------
+
+
+async def test_a_handshake_as_firefox_writes_it_is_accepted():
+    async with running_server() as server, raw(server, upgraded=False) as socket:
+        status, head, _ = await socket.request()
+        assert status == 101
+        digest = hashlib.sha1(KEY.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+        accepted = base64.b64encode(digest).decode().lower()
+        assert f"sec-websocket-accept: {accepted}\r\n" in head
+        # Compression is never agreed to (S31).
+        assert "extensions" not in head
+        socket.send_frame(1, HEARTBEAT)
+        assert json.loads((await socket.frame())[1])[1] == "1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"Sec_WebSocket_Version": "12"}, 426),
+        ({"Sec_WebSocket_Version": None}, 426),
+        ({"Sec_WebSocket_Key": None}, 400),
+        ({"Sec_WebSocket_Key": "short"}, 400),
+        ({"Sec_WebSocket_Key": "é"}, 400),
+        ({"Upgrade": "h2c"}, 426),
+        ({"Connection": "keep-alive"}, 426),
+        ({"target": "/elsewhere?apikey=anon"}, 404),
+        ({"target": "/health/../realtime/v1/websocket?apikey=anon"}, 404),
+        ({"method": "POST"}, 400),
+        ({"target": PATH}, 401),
+        ({"target": f"{PATH}?" + "a=1&" * 100 + "apikey=anon"}, 403),
+    ],
+)
+async def test_a_faulty_handshake_gets_a_status_and_our_own_text(changes, status):
+    async with running_server() as server, raw(server, upgraded=False) as socket:
+        found, _, body = await socket.request(**changes)
+        assert found == status
+        for leak in (b"Traceback", b"Error(", b"exception", b"picows", b"File"):
+            assert leak not in body
+
+
+async def test_a_failure_inside_reaches_nobody():
+    async with running_server() as server, raw(server, upgraded=False) as socket:
+        target = f"{PATH}?apikey=boom:secret-of-the-server"
+        with pytest.raises(asyncio.IncompleteReadError) as cut:
+            await socket.request(target=target)
+        assert cut.value.partial == b""
+
+
+async def test_a_request_head_that_is_too_large_is_refused_with_431():
+    async with running_server() as server:
+        for filler in ({"X_Filler": "x" * (HANDSHAKE_BYTES_MAX + 1024)}, {"target": "/" + "x" * 20_000}):
+            async with raw(server, upgraded=False) as socket:
+                status, _, body = await socket.request(**filler)
+                assert status == 431
+                assert json.loads(body)["error"].startswith("The request head exceeds")
+
+
+async def test_a_request_head_without_an_end_is_refused_with_431():
+    async with running_server() as server, raw(server, upgraded=False) as socket:
+        socket.writer.write(b"GET / HTTP/1.1\r\nX: ")
+        for _ in range(40):
+            socket.writer.write(b"x" * 1024)
+        assert (await socket.response())[0] == 431
+
+
+async def test_a_request_head_that_does_not_come_is_cut(monkeypatch):
+    monkeypatch.setattr("heliograph.server.uvicorn_http.HANDSHAKE_DEADLINE_S", 0.2)
+    async with running_server() as server:
+        for start in (b"", b"GET / HTTP/1.1\r\nX: "):
+            async with raw(server, upgraded=False) as socket, asyncio.timeout(10):
+                socket.writer.write(start)
+                try:
+                    assert await socket.reader.read() == b""
+                except ConnectionResetError:
+                    pass
+
+
+async def test_requests_on_a_kept_connection_have_a_bound_each():
+    async with running_server() as server, raw(server, upgraded=False) as socket:
+        request = b"GET /health HTTP/1.1\r\nhost: h\r\nx: " + b"x" * 9_000 + b"\r\n\r\n"
+        for _ in range(5):
+            socket.writer.write(request)
+            assert (await socket.response())[0] == 200
+        socket.writer.write(b"nonsense\r\n\r\n")
+        assert (await socket.response())[0] == 400
+
+
+async def test_bytes_before_the_answer_end_the_connection():
+    async with running_server() as server, raw(server, upgraded=False) as socket:
+        server.keys.gate = asyncio.Event()
+        lines = [f"GET {PATH}?apikey=anon HTTP/1.1", *(f"{k}: {v}" for k, v in FIREFOX.items())]
+        socket.writer.write("\r\n".join([*lines, "", ""]).encode())
+        await wait_until(lambda: server.keys.gate._waiters)
+        server.stop.request()
+        async with asyncio.timeout(10):
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+                await socket.reader.readexactly(1)
+
+
+# --- Frames ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        ([(1, HEARTBEAT, {"masked": False})], 1002),
+        ([(1, HEARTBEAT, {"rsv": 0x40})], 1002),
+        ([(3, b"", {})], 1002),
+        ([(0, b"x", {})], 1002),
+        ([(1, b"x", {"fin": False}), (1, b"x", {})], 1002),
+        ([(9, b"x" * 126, {})], 1002),
+        ([(1, b"\xff\xfe", {})], 1007),
+        ([(1, b"x" * (1024 * 1024 + 1), {})], 1009),
+        ([(1, b"x" * 700_000, {"fin": False}), (0, b"x" * 700_000, {})], 1009),
+        ([(1, b"", {"fin": False})] + [(0, b"", {"fin": False})] * 1024, 1009),
+    ],
+)
+async def test_a_frame_that_breaks_the_rules_closes_with_its_code(frames, code):
+    async with running_server() as server, raw(server) as socket:
+        for opcode, payload, options in frames:
+            socket.send_frame(opcode, payload, **options)
+        assert await socket.close_code() == code
+        await wait_until(lambda: server.metric("connections") == 0)
+        name = next(each.name for each in CLOSE_CODES if each.number == code)
+        assert server.metric("closes_total", code=str(code), reason=name) == 1
+
+
+async def test_a_fragmented_message_is_put_together():
+    async with running_server() as server, raw(server) as socket:
+        socket.send_frame(1, HEARTBEAT[:5], fin=False)
+        socket.send_frame(9, b"in between")
+        socket.send_frame(0, HEARTBEAT[5:])
+        assert await socket.frame() == (10, b"in between")
+        assert json.loads((await socket.frame())[1])[3] == "phx_reply"
+
+
+async def test_a_byte_at_a_time_is_understood():
+    async with running_server() as server, raw(server) as socket:
+        frame = bytes([0x81, 0x80 | len(HEARTBEAT)]) + bytes(4) + HEARTBEAT
+        for each in frame:
+            socket.writer.write(bytes([each]))
+            await socket.writer.drain()
+            await asyncio.sleep(0)
+        assert json.loads((await socket.frame())[1])[1] == "1"
+
+
+async def test_the_clients_close_is_answered_with_its_code():
+    async with running_server() as server, raw(server) as socket:
+        socket.send_frame(8, (1000).to_bytes(2, "big") + b"bye")
+        assert await socket.close_code() == 1000
+        await wait_until(lambda: server.metric("closes_total", code="1000", reason="normal"))
+
+
+async def test_a_client_that_just_goes_is_noticed():
+    async with running_server() as server:
+        async with raw(server) as socket:
+            socket.send_frame(1, HEARTBEAT)
+            await socket.frame()
+        await wait_until(lambda: server.metric("closes_total", code="1006", reason="abnormal"))
+
+
+async def test_a_client_that_does_not_answer_our_close_is_cut():
+    async with running_server() as server, raw(server):
+        await wait_until(lambda: server.metric("connections") == 1)
+        server.stop.request()
+        await wait_until(lambda: server.metric("closes_total", code="1012", reason="service_restart"))
+
+
+async def test_pings_of_a_client_that_does_not_read_do_not_pile_up():
+    async with running_server() as server, raw(server) as socket:
+        socket.writer.transport.pause_reading()
+        for _ in range(900):
+            socket.send_frame(9, os.urandom(125))
+        await socket.writer.drain()
+        socket.writer.transport.resume_reading()
+        socket.send_frame(1, HEARTBEAT)
+        while (frame := await socket.frame())[0] == 10:
+            pass
+        assert json.loads(frame[1])[1] == "1"
+
+
+async def test_a_flood_of_pings_closes():
+    async with running_server() as server, raw(server) as socket:
+        for _ in range(3_000):
+            socket.send_frame(9, b"")
+        assert await socket.close_code() == 1008
+
+
+async def test_a_bug_in_a_callback_closes_with_1011_and_says_nothing(monkeypatch, capsys):
+    def fail(*_arguments):
+        raise RuntimeError("planted-secret")
+
+    async with running_server() as server, raw(server) as socket:
+        monkeypatch.setattr("heliograph.server.connection.Connection.receive_message", fail)
+        socket.send_frame(1, HEARTBEAT)
+        assert await socket.frame() == (8, (1011).to_bytes(2, "big"))
+    assert "callback_failed" in capsys.readouterr().out
+
+
+# --- The constructor that is not public -----------------------------------------------------
+
+
+async def test_picows_still_has_the_constructor_that_we_rely_on():
+    # Not public: a new version must be looked at before the pin moves (decision 0003).
+    import picows
+
+    assert picows.__version__ == "2.3.1"
+    protocol = make_protocol(WSListener(), 1_000)
+    assert isinstance(protocol, asyncio.BufferedProtocol)
+    for name in ("connection_made", "get_buffer", "buffer_updated", "connection_lost"):
+        assert callable(getattr(protocol, name))
+
+
+async def test_picows_is_given_a_log_that_formats_nothing():
+    log = PicowsLog()
+    assert not log.isEnabledFor(50)
+    for name in ("debug", "info", "warning", "error", "log"):
+        assert inspect.ismethod(getattr(log, name))
+        getattr(log, name)("text %s", 1)

@@ -1,0 +1,54 @@
+"""The committed reference pages say what the code says."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    path = ROOT / "scripts" / "generate_docs.py"
+    spec = importlib.util.spec_from_file_location("generate_docs", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Not left in sys.modules: only dataclasses need it there while the module is executed.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(__import__("sys").modules, "generate_docs", module)
+        spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_pages_are_up_to_date(generator: ModuleType) -> None:
+    differing = [
+        path.name
+        for path, text in generator.pages().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    assert not differing, f"{differing} differ from the code; run `make docs`"
+
+
+def test_constants_share_the_comment_above_them(generator: ModuleType) -> None:
+    limits = generator.read_limits(
+        "from typing import Final\n"
+        "# --- Part one ----------\n"
+        "#: First line\n"
+        "#: and second.\n"
+        "A_S: Final = 1\n"
+        "B_S: Final = 2\n"
+        "#: Another.\n"
+        "C_BYTES: Final = 1024\n"
+    )
+    assert [(limit.section, limit.names, limit.reason) for limit in limits] == [
+        ("Part one", ("A_S", "B_S"), "First line and second."),
+        ("Part one", ("C_BYTES",), "Another."),
+    ]
+
+
+def test_a_limit_without_a_reason_is_refused(generator: ModuleType) -> None:
+    with pytest.raises(ValueError, match="A_S has no comment"):
+        generator.read_limits("A_S: Final = 1\n")

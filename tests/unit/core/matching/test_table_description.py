@@ -1,0 +1,37 @@
+"""What a table's description answers."""
+
+from dataclasses import replace
+
+from fixtures.tables import builtin, column, domain_over, enum_type, table_of
+from heliograph.core.matching.table_description import TypeKind
+
+
+def test_a_column_is_found_by_its_exact_name() -> None:
+    table = table_of(column("id", "int8"), column("Name", "text"))
+    found = table.column("Name")
+    assert found is not None
+    assert (found.type_name, found.type_oid) == ("text", found.type.oid)
+    assert table.column("name") is None
+
+
+def test_a_domain_over_a_domain_resolves_to_the_type_below() -> None:
+    inner = domain_over(builtin("text"), "inner_domain")
+    outer = domain_over(inner, "outer_domain")
+    assert outer.resolved == builtin("text")
+    assert builtin("text").resolved == builtin("text")
+
+
+def test_only_types_of_the_catalog_schema_are_builtin() -> None:
+    assert builtin("int4").is_builtin
+    assert not enum_type().is_builtin
+    assert enum_type().kind is TypeKind.ENUM
+
+
+def test_a_column_is_streamed_unless_it_is_generated_or_left_out_of_the_publication() -> None:
+    plain, made = column("a", "int4"), replace(column("b", "int4"), is_generated=True)
+    table = table_of(plain, made)
+    assert table.is_streamed(plain)
+    assert not table.is_streamed(made)
+    listed = replace(table, published_columns=frozenset({"b"}))
+    assert not listed.is_streamed(plain)
+    assert listed.is_streamed(made)

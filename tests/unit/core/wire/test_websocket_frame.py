@@ -1,0 +1,33 @@
+import pytest
+from websockets.frames import Frame
+from websockets.streams import StreamReader
+
+from heliograph.core.wire import websocket_frame
+from heliograph.core.wire.websocket_frame import close_frame, server_frame_header
+
+
+def parse(stream: bytes) -> Frame:
+    """Read one frame with an independent implementation of RFC 6455."""
+    reader = StreamReader()
+    reader.feed_data(stream)
+    reader.feed_eof()
+    parser = Frame.parse(reader.read_exact, mask=False)
+    try:
+        next(parser)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("incomplete frame")
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 200_000])
+@pytest.mark.parametrize("opcode", [websocket_frame.TEXT, websocket_frame.BINARY])
+def test_the_header_is_read_by_another_implementation(opcode, size):
+    frame = parse(server_frame_header(opcode, size) + b"x" * size)
+    assert (frame.opcode, len(frame.data), frame.fin) == (opcode, size, True)
+
+
+def test_a_close_frame_says_code_and_reason_and_fits_a_control_frame():
+    frame = parse(close_frame(3008, "é" * 100))
+    assert frame.opcode == websocket_frame.CLOSE
+    assert frame.data[:2] == (3008).to_bytes(2, "big")
+    assert frame.data[2:].decode() == "é" * 61

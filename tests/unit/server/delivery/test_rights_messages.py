@@ -1,0 +1,58 @@
+"""Messages that steer the server count only with the secret (S24, `visibility.md` §6)."""
+
+import pytest
+
+from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.transaction import LogicalMessage
+from heliograph.server.delivery.rights_messages import DefinitionChange, RightsMessages
+
+
+class Carrying:
+    def __init__(self, *contents, prefix="heliograph.rights"):
+        self.messages = tuple(LogicalMessage(True, Lsn(1), prefix, text) for text in contents)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "content", [b"", b"wrong {}", b"s3cre {}", b's3cret2 {"tag":"GRANT"}', b"\xff\x00"]
+)
+def test_a_forged_message_changes_nothing_and_is_counted(content):
+    messages = RightsMessages(b"s3cret")
+    assert messages.read(Carrying(content)) is None
+    assert messages.forged == 1
+
+
+def test_without_event_triggers_every_message_is_forged():
+    messages = RightsMessages(None)
+    assert messages.read(Carrying(b"None {}")) is None
+    assert messages.forged == 1
+
+
+def test_a_policy_or_table_names_the_relation_that_it_concerns():
+    messages = RightsMessages(b"s")
+    content = b's {"complete":true,"objects":[{"class":"policy","oid":3,"relation":7}]}'
+    assert messages.read(Carrying(content)) == DefinitionChange(frozenset({7}))
+
+
+def test_what_names_no_relation_concerns_everything():
+    messages = RightsMessages(b"s")
+    content = b's {"complete":true,"objects":[{"class":"function","oid":9,"relation":null}]}'
+    assert messages.read(Carrying(content)) == DefinitionChange(is_general=True)
+    grant = b's {"tag":"GRANT","complete":false,"objects":[{"class":"table"}]}'
+    assert messages.read(Carrying(grant)) == DefinitionChange(is_general=True)
+    assert messages.read(Carrying(b"s not json")) == DefinitionChange(is_general=True)
+
+
+def test_an_index_concerns_nobody_and_other_prefixes_are_not_ours():
+    messages = RightsMessages(b"s")
+    content = b's {"complete":true,"objects":[{"class":"index","oid":9}]}'
+    assert messages.read(Carrying(content)) is None
+    assert messages.read(Carrying(b"s {}", prefix="other")) is None
+    assert messages.forged == 0
+
+
+def test_several_messages_add_up():
+    messages = RightsMessages(b"s")
+    first = b's {"complete":true,"objects":[{"class":"table","relation":1}]}'
+    second = b's {"complete":true,"objects":[{"class":"table","relation":2},{"class":"type"}]}'
+    assert messages.read(Carrying(first, second)) == DefinitionChange(frozenset({1, 2}), True)
