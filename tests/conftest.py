@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest_plugins = ["fixtures.postgres"]
+pytest_plugins = ["fixtures.postgres", "fixtures.server"]
 
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile(

@@ -53,10 +53,10 @@ class ChangeSink(Protocol):
         ...
 
     async def receive_oversize(self, transaction: OversizeTransaction) -> None:
-        """Take one transaction too large for memory; may wait while it is delivered.
+        """Take one transaction too large for memory, and close it when its rows were read.
 
-        Its rows are gone when this returns. The stream is not read in the meantime, but kept
-        alive; a connection that breaks meanwhile does not interrupt it.
+        May wait while it is delivered: the stream is not read in the meantime, but kept alive. A
+        sink whose delivery itself waits for the stream returns at once and reads the rows later.
         """
         ...
 

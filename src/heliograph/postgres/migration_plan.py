@@ -23,8 +23,8 @@ from heliograph.postgres.migration_files import (
     migrations_of,
 )
 
-#: Reads pg_class with a snapshot of now. to_regclass() would answer from this session's cache, which
-#: waiting for the advisory lock does not refresh: it missed a ledger made by the run before (seen).
+#: Reads pg_class with a snapshot of now. to_regclass() would answer from this session's cache,
+#: which waiting for the advisory lock does not refresh: it missed the ledger of another run (seen).
 _HAS_LEDGER: Final = """
 select exists (select from pg_catalog.pg_class c
                  join pg_catalog.pg_namespace n on n.oid = c.relnamespace

@@ -206,8 +206,7 @@ class PollingSource:
                     await sink.wait_room()
                 sink.receive_transaction(transaction)
             case OversizeTransaction() as transaction:
-                with contextlib.closing(transaction):
-                    await sink.receive_oversize(transaction)
+                await sink.receive_oversize(transaction)
         sink.receive_progress(self._stream.hand_on())
 
     async def _confirm(self, session: AsyncConnection[TupleRow], sink: ChangeSink) -> None:

@@ -10,7 +10,7 @@ Order of one start: lock, check, slot, START_REPLICATION, `source_started`, pump
 import asyncio
 import random  # noqa: TID251 - only the type: the caller gives the generator
 from collections.abc import AsyncGenerator, Awaitable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from psycopg import AsyncConnection
@@ -294,8 +294,7 @@ class _Session:
                 self._sink.receive_transaction(transaction)
                 self._handed_on()
             case OversizeTransaction() as transaction:
-                with closing(transaction):
-                    await self._not_reading(self._sink.receive_oversize(transaction))
+                await self._not_reading(self._sink.receive_oversize(transaction))
                 self._handed_on()
             case Keepalive() as keepalive:
                 self._sink.receive_progress(self._stream.progress)

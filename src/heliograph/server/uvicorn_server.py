@@ -157,9 +157,12 @@ async def serve(
             server_header=False,
             timeout_graceful_shutdown=max(1, round(listen.drain_deadline_s)),
         )
-        server = _Uvicorn(config, functools.partial(on_ready, address))
+        started = asyncio.Event()
+        server = _Uvicorn(config, started.set)
         running = group.create_task(server.serve(sockets=[bound]))
         with _signals(asked if handle_signals else None):
+            await started.wait()
+            on_ready(address)
             await asked.wait_requested()
             _log.info("stopping", connections=registry.count(), signal=asked.signal_number)
             asked.on_second(registry.cut)

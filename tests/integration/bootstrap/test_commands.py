@@ -1,13 +1,17 @@
 """`heliograph migrate`, `publish` and `keys` as they are called: output and exit codes."""
 
 import json
-import subprocess
+import os
 import sys
+from dataclasses import dataclass
 
 import jwt
 import psycopg
 import pytest
+import typer
 
+from heliograph.cli import keys, migrate, publish
+from heliograph.cli.main import run
 from heliograph.core.tokens.key_set import KeySet, secret_key
 from heliograph.core.tokens.minting import mint_legacy_key
 from heliograph.core.tokens.token_verifier import TokenVerifier
@@ -15,33 +19,41 @@ from heliograph.core.tokens.token_verifier import TokenVerifier
 pytestmark = pytest.mark.postgres
 
 SECRET = "a secret of at least thirty-two bytes, truly"
-PROGRAM = """
-import typer
-from heliograph.cli import keys, migrate, publish
-from heliograph.cli.main import run
-app = typer.Typer()
-for module in (migrate, publish, keys):
-    module.register(app)
-run(app)
-"""
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @pytest.fixture
-def heliograph(tmp_path):
-    """Run a command in an empty folder with this environment; return the finished process."""
+def heliograph(tmp_path, monkeypatch, capsys):
+    """Run a command in an empty folder with this environment only; return how it ended."""
 
-    def run(*arguments, **environ):
-        return subprocess.run(
-            [sys.executable, "-c", PROGRAM, *arguments],
-            cwd=tmp_path,
-            env={"PATH": "/usr/bin:/bin", "COLUMNS": "200", **environ},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    def run_command(*arguments, **environ):
+        app = typer.Typer(pretty_exceptions_enable=False)
+        for module in (migrate, publish, keys):
+            module.register(app)
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            for name in list(os.environ):
+                if name.startswith(("HELIOGRAPH_", "SUPABASE_", "DATABASE_", "PG")):
+                    patch.delenv(name)
+            for name, value in {"COLUMNS": "200", **environ}.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["heliograph", *arguments])
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                run(app)
+                raise SystemExit(0)
+        output = capsys.readouterr()
+        return Done(ended.value.code or 0, output.out, output.err)
 
-    return run
+    return run_command
 
 
 def test_a_database_is_looked_at_migrated_and_left_alone(postgres_url, heliograph):

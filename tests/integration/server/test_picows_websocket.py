@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import inspect
 import json
@@ -9,9 +10,9 @@ import os
 import struct
 
 import pytest
-from fixtures.realtime_server import PATH, running_server, wait_until
 from picows import WSListener
 
+from fixtures.realtime_server import PATH, running_server, wait_until
 from heliograph.core.wire.close_codes import CLOSE_CODES
 from heliograph.limits import HANDSHAKE_BYTES_MAX
 from heliograph.server.picows_websocket import PicowsLog, make_protocol
@@ -97,7 +98,7 @@ class RawSocket:
         return int.from_bytes(frame[1][:2], "big")
 
 
-class raw:
+class RawConnection:
     """Connect a `RawSocket`; with ``upgraded`` the handshake is done."""
 
     def __init__(self, server, *, upgraded=True):
@@ -121,7 +122,7 @@ HEARTBEAT = b'[null,"1","phoenix","heartbeat",{}]'
 
 
 async def test_a_handshake_as_firefox_writes_it_is_accepted():
-    async with running_server() as server, raw(server, upgraded=False) as socket:
+    async with running_server() as server, RawConnection(server, upgraded=False) as socket:
         status, head, _ = await socket.request()
         assert status == 101
         digest = hashlib.sha1(KEY.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
@@ -151,7 +152,7 @@ async def test_a_handshake_as_firefox_writes_it_is_accepted():
     ],
 )
 async def test_a_faulty_handshake_gets_a_status_and_our_own_text(changes, status):
-    async with running_server() as server, raw(server, upgraded=False) as socket:
+    async with running_server() as server, RawConnection(server, upgraded=False) as socket:
         found, _, body = await socket.request(**changes)
         assert found == status
         for leak in (b"Traceback", b"Error(", b"exception", b"picows", b"File"):
@@ -159,7 +160,7 @@ async def test_a_faulty_handshake_gets_a_status_and_our_own_text(changes, status
 
 
 async def test_a_failure_inside_reaches_nobody():
-    async with running_server() as server, raw(server, upgraded=False) as socket:
+    async with running_server() as server, RawConnection(server, upgraded=False) as socket:
         target = f"{PATH}?apikey=boom:secret-of-the-server"
         with pytest.raises(asyncio.IncompleteReadError) as cut:
             await socket.request(target=target)
@@ -168,15 +169,18 @@ async def test_a_failure_inside_reaches_nobody():
 
 async def test_a_request_head_that_is_too_large_is_refused_with_431():
     async with running_server() as server:
-        for filler in ({"X_Filler": "x" * (HANDSHAKE_BYTES_MAX + 1024)}, {"target": "/" + "x" * 20_000}):
-            async with raw(server, upgraded=False) as socket:
+        for filler in (
+            {"X_Filler": "x" * (HANDSHAKE_BYTES_MAX + 1024)},
+            {"target": "/" + "x" * 20_000},
+        ):
+            async with RawConnection(server, upgraded=False) as socket:
                 status, _, body = await socket.request(**filler)
                 assert status == 431
                 assert json.loads(body)["error"].startswith("The request head exceeds")
 
 
 async def test_a_request_head_without_an_end_is_refused_with_431():
-    async with running_server() as server, raw(server, upgraded=False) as socket:
+    async with running_server() as server, RawConnection(server, upgraded=False) as socket:
         socket.writer.write(b"GET / HTTP/1.1\r\nX: ")
         for _ in range(40):
             socket.writer.write(b"x" * 1024)
@@ -187,16 +191,14 @@ async def test_a_request_head_that_does_not_come_is_cut(monkeypatch):
     monkeypatch.setattr("heliograph.server.uvicorn_http.HANDSHAKE_DEADLINE_S", 0.2)
     async with running_server() as server:
         for start in (b"", b"GET / HTTP/1.1\r\nX: "):
-            async with raw(server, upgraded=False) as socket, asyncio.timeout(10):
+            async with RawConnection(server, upgraded=False) as socket, asyncio.timeout(10):
                 socket.writer.write(start)
-                try:
+                with contextlib.suppress(ConnectionResetError):
                     assert await socket.reader.read() == b""
-                except ConnectionResetError:
-                    pass
 
 
 async def test_requests_on_a_kept_connection_have_a_bound_each():
-    async with running_server() as server, raw(server, upgraded=False) as socket:
+    async with running_server() as server, RawConnection(server, upgraded=False) as socket:
         request = b"GET /health HTTP/1.1\r\nhost: h\r\nx: " + b"x" * 9_000 + b"\r\n\r\n"
         for _ in range(5):
             socket.writer.write(request)
@@ -206,7 +208,7 @@ async def test_requests_on_a_kept_connection_have_a_bound_each():
 
 
 async def test_bytes_before_the_answer_end_the_connection():
-    async with running_server() as server, raw(server, upgraded=False) as socket:
+    async with running_server() as server, RawConnection(server, upgraded=False) as socket:
         server.keys.gate = asyncio.Event()
         lines = [f"GET {PATH}?apikey=anon HTTP/1.1", *(f"{k}: {v}" for k, v in FIREFOX.items())]
         socket.writer.write("\r\n".join([*lines, "", ""]).encode())
@@ -236,7 +238,7 @@ async def test_bytes_before_the_answer_end_the_connection():
     ],
 )
 async def test_a_frame_that_breaks_the_rules_closes_with_its_code(frames, code):
-    async with running_server() as server, raw(server) as socket:
+    async with running_server() as server, RawConnection(server) as socket:
         for opcode, payload, options in frames:
             socket.send_frame(opcode, payload, **options)
         assert await socket.close_code() == code
@@ -246,7 +248,7 @@ async def test_a_frame_that_breaks_the_rules_closes_with_its_code(frames, code):
 
 
 async def test_a_fragmented_message_is_put_together():
-    async with running_server() as server, raw(server) as socket:
+    async with running_server() as server, RawConnection(server) as socket:
         socket.send_frame(1, HEARTBEAT[:5], fin=False)
         socket.send_frame(9, b"in between")
         socket.send_frame(0, HEARTBEAT[5:])
@@ -255,7 +257,7 @@ async def test_a_fragmented_message_is_put_together():
 
 
 async def test_a_byte_at_a_time_is_understood():
-    async with running_server() as server, raw(server) as socket:
+    async with running_server() as server, RawConnection(server) as socket:
         frame = bytes([0x81, 0x80 | len(HEARTBEAT)]) + bytes(4) + HEARTBEAT
         for each in frame:
             socket.writer.write(bytes([each]))
@@ -265,7 +267,7 @@ async def test_a_byte_at_a_time_is_understood():
 
 
 async def test_the_clients_close_is_answered_with_its_code():
-    async with running_server() as server, raw(server) as socket:
+    async with running_server() as server, RawConnection(server) as socket:
         socket.send_frame(8, (1000).to_bytes(2, "big") + b"bye")
         assert await socket.close_code() == 1000
         await wait_until(lambda: server.metric("closes_total", code="1000", reason="normal"))
@@ -273,21 +275,23 @@ async def test_the_clients_close_is_answered_with_its_code():
 
 async def test_a_client_that_just_goes_is_noticed():
     async with running_server() as server:
-        async with raw(server) as socket:
+        async with RawConnection(server) as socket:
             socket.send_frame(1, HEARTBEAT)
             await socket.frame()
         await wait_until(lambda: server.metric("closes_total", code="1006", reason="abnormal"))
 
 
 async def test_a_client_that_does_not_answer_our_close_is_cut():
-    async with running_server() as server, raw(server):
+    async with running_server() as server, RawConnection(server):
         await wait_until(lambda: server.metric("connections") == 1)
         server.stop.request()
-        await wait_until(lambda: server.metric("closes_total", code="1012", reason="service_restart"))
+        await wait_until(
+            lambda: server.metric("closes_total", code="1012", reason="service_restart")
+        )
 
 
 async def test_pings_of_a_client_that_does_not_read_do_not_pile_up():
-    async with running_server() as server, raw(server) as socket:
+    async with running_server() as server, RawConnection(server) as socket:
         socket.writer.transport.pause_reading()
         for _ in range(900):
             socket.send_frame(9, os.urandom(125))
@@ -300,7 +304,7 @@ async def test_pings_of_a_client_that_does_not_read_do_not_pile_up():
 
 
 async def test_a_flood_of_pings_closes():
-    async with running_server() as server, raw(server) as socket:
+    async with running_server() as server, RawConnection(server) as socket:
         for _ in range(3_000):
             socket.send_frame(9, b"")
         assert await socket.close_code() == 1008
@@ -310,7 +314,7 @@ async def test_a_bug_in_a_callback_closes_with_1011_and_says_nothing(monkeypatch
     def fail(*_arguments):
         raise RuntimeError("planted-secret")
 
-    async with running_server() as server, raw(server) as socket:
+    async with running_server() as server, RawConnection(server) as socket:
         monkeypatch.setattr("heliograph.server.connection.Connection.receive_message", fail)
         socket.send_frame(1, HEARTBEAT)
         assert await socket.frame() == (8, (1011).to_bytes(2, "big"))

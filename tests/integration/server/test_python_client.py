@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
-from fixtures.realtime_server import ADAPTERS, FakeSubscriptions, wait_until
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
+
+from fixtures.realtime_server import ADAPTERS, FakeSubscriptions, wait_until
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.interop]
 
@@ -116,6 +117,8 @@ async def test_it_refreshes_its_token_without_leaving(run_server):
         await wait_until(lambda: watcher.changes)
 
 
+# The client itself reads an attribute that websockets deprecated.
+@pytest.mark.filterwarnings("ignore:ConnectionClosed:DeprecationWarning")
 async def test_it_comes_back_after_the_server_drained():
     # The same subscriptions on both sides of the restart, another port as a proxy would hide.
     run = ADAPTERS["picows"]
@@ -123,14 +126,14 @@ async def test_it_comes_back_after_the_server_drained():
         watcher = Watcher(server)
         await watcher.subscribe()
         server.stop.request()
-        await wait_until(
-            lambda: watcher.states[-1][0] == RealtimeSubscribeStates.CHANNEL_ERROR
-        )
+        await wait_until(lambda: watcher.states[-1][0] == RealtimeSubscribeStates.CHANNEL_ERROR)
     assert isinstance(server.subscriptions, FakeSubscriptions)
     async with run() as second:
         watcher.client.url = second.ws_url(vsn=None)
         await watcher.client.connect()
-        await wait_until(lambda: second.subscriptions.made and second.subscriptions.made[0].is_started)
+        await wait_until(
+            lambda: second.subscriptions.made and second.subscriptions.made[0].is_started
+        )
         assert watcher.states[-1][0] == RealtimeSubscribeStates.SUBSCRIBED
         await watcher.client.close()
 
@@ -140,10 +143,14 @@ async def test_two_channels_of_one_client_do_not_mix(run_server):
         await watcher.subscribe()
         other = watcher.client.channel("other")
         seen = []
-        other.on_postgres_changes("INSERT", schema="public", table="customers", callback=seen.append)
+        other.on_postgres_changes(
+            "INSERT", schema="public", table="customers", callback=seen.append
+        )
         await other.subscribe()
         await wait_until(lambda: len(server.subscriptions.made) == 2)
-        by_table = {each.bindings[0].parameters["table"]: each for each in server.subscriptions.made}
+        by_table = {
+            each.bindings[0].parameters["table"]: each for each in server.subscriptions.made
+        }
         by_table["customers"].send({"id": 3})
         await wait_until(lambda: seen)
         assert watcher.changes == []

@@ -1,12 +1,13 @@
 """The realtime endpoint over real sockets, by both adapters."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
 import websockets
-from fixtures.realtime_server import ADAPTERS, PATH, wait_until
 
+from fixtures.realtime_server import ADAPTERS, PATH, wait_until
 from heliograph.core.channels.server_connection import ConnectionLimits
 from heliograph.server.outbound import OutboundLimits
 
@@ -58,7 +59,7 @@ class Client:
                 return (received.code, received.reason) if received else None
 
 
-class connect:
+class Connected:
     """Connect a `Client`."""
 
     def __init__(self, server, key="anon", *, headers=None, **options):
@@ -74,7 +75,7 @@ class connect:
 
 
 async def test_a_change_arrives_after_the_join_was_answered(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         reply = await client.joined()
         (entry,) = reply[4]["response"]["postgres_changes"]
         (subscription,) = server.subscriptions.made
@@ -88,7 +89,7 @@ async def test_a_change_arrives_after_the_join_was_answered(run_server):
 
 
 async def test_serializer_1_is_the_default(run_server):
-    async with run_server() as server, connect(server, vsn=None) as client:
+    async with run_server() as server, Connected(server, vsn=None) as client:
         await client.socket.send('{"topic":"phoenix","event":"heartbeat","payload":{},"ref":null}')
         assert await client.receive() == {
             "event": "phx_reply",
@@ -99,13 +100,13 @@ async def test_serializer_1_is_the_default(run_server):
 
 
 async def test_the_other_path_is_served_too(run_server):
-    async with run_server() as server, connect(server, path="/socket/websocket") as client:
+    async with run_server() as server, Connected(server, path="/socket/websocket") as client:
         await client.send(None, "1", "phoenix", "heartbeat", {})
         assert (await client.receive())[1] == "1"
 
 
 async def test_a_legacy_join_gets_events_of_their_own_type(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         await client.send("1", "1", "realtime:public:orders", "phx_join", {})
         await client.receive()
         await client.receive()
@@ -116,7 +117,7 @@ async def test_a_legacy_join_gets_events_of_their_own_type(run_server):
 
 
 async def test_many_frames_of_one_tick_arrive_in_order(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         await client.joined()
         writes = server.parts.metrics.traffic.writes
         for number in range(500):
@@ -127,14 +128,14 @@ async def test_many_frames_of_one_tick_arrive_in_order(run_server):
 
 
 async def test_a_note_of_the_subscription_comes_after_the_joins_answer(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         await client.joined(changes=[{"table": "noisy"}])
         note = await client.receive()
         assert note[4]["message"] == "a note before the start"
 
 
 async def test_a_refused_subscription_keeps_the_channel_and_an_away_database_is_retried(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         await client.join(changes=[{"table": "missing"}])
         assert (await client.receive())[4]["status"] == "ok"
         assert (await client.receive())[4]["message"].startswith("Unable to subscribe")
@@ -147,7 +148,7 @@ async def test_a_refused_subscription_keeps_the_channel_and_an_away_database_is_
 
 
 async def test_leave_during_a_pending_join_cancels_the_subscribing(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         server.subscriptions.gate = asyncio.Event()
         await client.join()
         await client.send(None, "h", "phoenix", "heartbeat", {})
@@ -160,7 +161,7 @@ async def test_leave_during_a_pending_join_cancels_the_subscribing(run_server):
 
 
 async def test_a_slow_join_does_not_hold_up_another(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         server.subscriptions.gate = asyncio.Event()
         await client.join("realtime:slow")
         await client.join("realtime:quick", changes=[], ref="2")
@@ -170,7 +171,7 @@ async def test_a_slow_join_does_not_hold_up_another(run_server):
 
 
 async def test_a_new_token_hands_over_from_the_old_subscription_to_the_new(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         await client.joined()
         await client.send("1", "2", "realtime:room", "access_token", {"access_token": "user:ada"})
         assert (await client.receive())[4]["message"] == "Subscribed to PostgreSQL"
@@ -185,7 +186,7 @@ async def test_a_new_token_hands_over_from_the_old_subscription_to_the_new(run_s
 
 
 async def test_an_expired_token_closes_its_channel_within_a_second(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         await client.joined(access_token="user:ada:1")
         started_s = asyncio.get_running_loop().time()
         assert "Token has expired 0 seconds ago" in (await client.receive())[4]["message"]
@@ -195,7 +196,7 @@ async def test_an_expired_token_closes_its_channel_within_a_second(run_server):
 
 
 async def test_a_bad_token_refuses_the_join(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         await client.join(access_token="forged")
         assert (await client.receive())[4]["response"] == {
             "reason": "MalformedJWT: The token provided is not a valid JWT"
@@ -208,7 +209,7 @@ async def test_a_bad_token_refuses_the_join(run_server):
 
 async def test_a_subscription_is_closed_when_its_client_is_gone(run_server):
     async with run_server() as server:
-        async with connect(server) as client:
+        async with Connected(server) as client:
             await client.joined()
             assert server.metric("connections") == 1
             assert server.metric("channels") == 1
@@ -218,7 +219,7 @@ async def test_a_subscription_is_closed_when_its_client_is_gone(run_server):
 
 
 async def test_a_hopeless_channel_is_closed_and_its_socket_stays(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         await client.joined()
         server.subscriptions.made[0].outlet.close_hopeless("judgement keeps timing out")
         assert (await client.receive())[4]["message"] == "judgement keeps timing out"
@@ -228,7 +229,7 @@ async def test_a_hopeless_channel_is_closed_and_its_socket_stays(run_server):
 
 
 async def test_a_bug_in_subscribing_ends_that_connection_only(run_server):
-    async with run_server() as server, connect(server) as other, connect(server) as client:
+    async with run_server() as server, Connected(server) as other, Connected(server) as client:
         await other.joined()
         await client.join(changes=[{"table": "boom"}])
         assert await client.closed() == (1011, "internal error")
@@ -237,7 +238,7 @@ async def test_a_bug_in_subscribing_ends_that_connection_only(run_server):
 
 
 async def test_malformed_messages_are_dropped_and_the_connection_stays(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         for text in ("", "{", "[]", '{"a":1}', "[" * 100_000):
             await client.socket.send(text)
         await client.socket.send(b"\x07binary")
@@ -248,7 +249,7 @@ async def test_malformed_messages_are_dropped_and_the_connection_stays(run_serve
 
 @pytest.mark.parametrize("name", ['a"b', "a';drop table x;--", "x" * 200, "é" * 64, "a\x00b"])
 async def test_names_are_passed_on_as_they_are_or_refused(run_server, name):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         await client.join(changes=[{"event": "*", "schema": "public", "table": name}])
         reply = await client.receive()
         if "\x00" in name:
@@ -258,15 +259,14 @@ async def test_names_are_passed_on_as_they_are_or_refused(run_server, name):
 
 
 async def test_ten_thousand_joins_end_their_connection_and_disturb_nobody(run_server):
-    async with run_server() as server, connect(server) as other, connect(server) as client:
+    async with run_server() as server, Connected(server) as other, Connected(server) as client:
         await other.joined()
-        with pytest.raises(websockets.ConnectionClosed):
+        with contextlib.suppress(websockets.ConnectionClosed):
             for number in range(10_000):
                 await client.join(f"realtime:{number}", ref=str(number))
                 if number % 100 == 0:
                     await asyncio.sleep(0)
-            await client.closed()
-            await client.socket.send("x")
+        assert (await client.closed())[0] in {1001, 1008}
         assert len(server.subscriptions.made) <= 201
         await wait_until(lambda: all(each.is_closed for each in server.subscriptions.made[1:]))
         server.subscriptions.made[0].send({"id": 1})
@@ -274,26 +274,26 @@ async def test_ten_thousand_joins_end_their_connection_and_disturb_nobody(run_se
 
 
 async def test_a_message_that_is_too_large_closes_with_1009(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         await client.socket.send("x" * (1024 * 1024 + 1))
         assert (await client.closed())[0] == 1009
 
 
 async def test_a_socket_that_says_nothing_is_closed(run_server):
     limits = ConnectionLimits(first_message_s=0.2)
-    async with run_server(limits=limits) as server, connect(server) as client:
+    async with run_server(limits=limits) as server, Connected(server) as client:
         assert await client.closed() == (1008, "no message in time")
 
 
 async def test_a_silent_socket_is_closed_with_3010(run_server):
     limits = ConnectionLimits(silence_s=0.3)
-    async with run_server(limits=limits) as server, connect(server) as client:
+    async with run_server(limits=limits) as server, Connected(server) as client:
         await client.joined()
         assert (await client.closed())[0] == 3010
 
 
 async def test_drain_tells_each_channel_and_closes_with_1012(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         await client.joined()
         server.stop.request()
         message = await client.receive()
@@ -308,7 +308,7 @@ async def test_drain_tells_each_channel_and_closes_with_1012(run_server):
 
 async def test_a_reader_who_stalls_costs_a_bounded_buffer_and_is_closed_with_3008(run_server):
     outbound = OutboundLimits(write_deadline_s=1.0)
-    async with run_server(outbound=outbound) as server, connect(server) as client:
+    async with run_server(outbound=outbound) as server, Connected(server) as client:
         await client.joined()
         client.socket.transport.pause_reading()
         (subscription,) = server.subscriptions.made
@@ -330,7 +330,7 @@ async def test_a_reader_who_stalls_costs_a_bounded_buffer_and_is_closed_with_300
 
 async def test_a_flood_beyond_the_maximum_closes_with_3008_at_once(run_server):
     outbound = OutboundLimits(bytes_high=100_000, bytes_low=10_000, bytes_max=400_000)
-    async with run_server(outbound=outbound) as server, connect(server) as client:
+    async with run_server(outbound=outbound) as server, Connected(server) as client:
         await client.joined()
         (subscription,) = server.subscriptions.made
         for _ in range(100):
@@ -341,7 +341,7 @@ async def test_a_flood_beyond_the_maximum_closes_with_3008_at_once(run_server):
 
 
 async def test_a_reader_who_reads_again_gets_everything_in_order(run_server):
-    async with run_server() as server, connect(server) as client:
+    async with run_server() as server, Connected(server) as client:
         await client.joined()
         client.socket.transport.pause_reading()
         (subscription,) = server.subscriptions.made
@@ -363,7 +363,7 @@ async def test_a_reader_who_reads_again_gets_everything_in_order(run_server):
 async def refused(server, key="anon", *, headers=None, **options):
     """Try to connect; return the HTTP status and body."""
     try:
-        async with connect(server, key, headers=headers, **options):
+        async with Connected(server, key, headers=headers, **options):
             return None
     except websockets.InvalidStatus as error:
         return error.response.status_code, bytes(error.response.body or b"")
@@ -415,7 +415,7 @@ async def test_a_service_key_is_refused_from_a_browser_only(run_server):
 
 
 async def test_too_many_connections_are_refused_with_429(run_server):
-    async with run_server(connections_max=1) as server, connect(server):
+    async with run_server(connections_max=1) as server, Connected(server):
         assert await refused(server) == (429, b'{"error":"Too many connected users"}')
 
 

@@ -141,7 +141,7 @@ class OversizeTransaction:
             yield held[start : start + self._bounds.segment_rows]
 
     def close(self) -> None:
-        """Give the spill back; idempotent. Whoever hands the transaction on calls it."""
+        """Give the spill back; idempotent. The sink calls it when it has read the rows."""
         if self._spill is not None:
             self._spill.discard()
 

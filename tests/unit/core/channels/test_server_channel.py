@@ -37,7 +37,13 @@ def refresh(driver, token, holder):
 
 def test_a_join_without_entries_is_answered_at_once_with_an_empty_list():
     assert frames(Driver().join()) == [
-        ["1", "1", "realtime:room", "phx_reply", {"status": "ok", "response": {"postgres_changes": []}}]
+        [
+            "1",
+            "1",
+            "realtime:room",
+            "phx_reply",
+            {"status": "ok", "response": {"postgres_changes": []}},
+        ]
     ]
 
 
@@ -284,7 +290,7 @@ def test_a_new_token_subscribes_anew_and_the_old_subscription_ends_after():
 
 def test_a_new_token_on_a_channel_without_entries_says_nothing():
     driver, _ = joined(changes=())
-    assert [each for each in refresh(driver, "jwt-2", identity())] == []
+    assert refresh(driver, "jwt-2", identity()) == []
 
 
 def test_a_refused_subscription_under_a_new_token_stops_the_old_one():

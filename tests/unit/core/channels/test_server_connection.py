@@ -102,7 +102,9 @@ def test_content_beyond_a_bound_is_answered_if_there_is_a_ref():
     driver = Driver()
     text = '["1","1","realtime:room","phx_join",{"config":{"x":"\\u0000"}}]'
     assert "u0000" in reasons(driver.machine.receive_text(text, driver.now))[0]
-    assert frames(driver.machine.receive_text(text.replace('"1","1"', '"1",null'), driver.now)) == []
+    assert (
+        frames(driver.machine.receive_text(text.replace('"1","1"', '"1",null'), driver.now)) == []
+    )
 
 
 def test_a_binary_broadcast_is_a_push_and_serializer_1_has_none():
@@ -268,8 +270,10 @@ events = st.sampled_from(
 tokens = st.sampled_from([None, "", "sb_x", "api-key", "t1", "t2", 5])
 small_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["config", "private", "access_token", "x"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["config", "private", "access_token", "x"]), inner)
+    ),
     max_leaves=5,
 )
 join_payloads = st.fixed_dictionaries(

@@ -102,8 +102,8 @@ def test_rows_that_move_up_one_by_one_are_told_per_key():
 
 def test_rows_that_exchange_keys_checked_at_commit_are_updates_of_both_keys():
     assert fold(update("1", "a", "2", "a"), update("2", "b", "1", "b")) == [
-        (UPDATE, ("2", "b"), ("2", "a"), 1),
         (UPDATE, ("1", "a"), ("1", "b"), 1),
+        (UPDATE, ("2", "b"), ("2", "a"), 1),
     ]
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -17,7 +19,7 @@ def test_any_cutting_of_a_text_gives_the_same_text(text, cuts):
     edges = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
     assembler = MessageAssembler(10_000)
     message = None
-    for number, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for number, (start, end) in enumerate(itertools.pairwise(edges)):
         assert message is None
         opcode = CONTINUATION if number else TEXT
         message = receive(assembler, opcode, whole[start:end], final=number == len(edges) - 2)
