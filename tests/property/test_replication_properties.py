@@ -10,6 +10,8 @@ import random
 import struct
 
 import pytest
+from hypothesis import given, strategies as st
+
 from fixtures.pgoutput import (
     TIME_US,
     MemorySpill,
@@ -29,8 +31,6 @@ from fixtures.pgoutput import (
     make_relation,
     make_transaction,
 )
-from hypothesis import given, strategies as st
-
 from heliograph.core.replication.frames import decode_frame
 from heliograph.core.replication.oversize import OversizeBounds, OversizeTransaction
 from heliograph.core.replication.pgoutput import (
@@ -59,9 +59,7 @@ u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
 names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-values = st.one_of(
-    st.none(), texts, st.binary(max_size=12), st.just(Unknown.UNCHANGED_TOAST)
-)
+values = st.one_of(st.none(), texts, st.binary(max_size=12), st.just(Unknown.UNCHANGED_TOAST))
 tuples = st.lists(values, max_size=6).map(tuple)
 columns = st.builds(RelationColumn, names, u32, st.integers(-(2**31), 2**31 - 1), st.booleans())
 relations = st.builds(

@@ -87,48 +87,12 @@ async def run_server(settings: Settings, options: ServerOptions) -> int | None:
         judge = _make_judge(settings, prepared)
         await judge.open()
         stack.push_async_callback(judge.close)
-        source = await _make_source(settings, options, prepared, clock)
-        bounds = settings.bounds
-        ring = Ring(
-            ZERO_LSN,
-            bounds=RingBounds(
-                bounds.ring_bytes_max, bounds.ring_transactions_max, bounds.ring_age_s_max
-            ),
-        )
-        delivery = await stack.enter_async_context(
-            run_delivery(
-                DeliveryOptions(
-                    admin=admin,
-                    judge=judge,
-                    source=source,
-                    ring=ring,
-                    clock=clock,
-                    publication=prepared.publication,
-                    message_secret=prepared.message_secret,
-                    visibility=VisibilityRules(
-                        DeleteVisibility(settings.delete_visibility),
-                        LeaveEvents(settings.leave_events),
-                    ),
-                    serving=ServingRules(frozenset(settings.allow_without_rls)),
-                    metrics=metrics,
-                )
-            )
-        )
-        register_delivery(metrics, delivery, ring=ring, clock=clock)
-        parts = ServerParts(
-            subscriptions=delivery.subscriptions,
-            authenticator=make_keys(settings, clock),
-            clock=clock,
-            origins=OriginPolicy(
-                settings.allowed_origins or (), allows_local=options.allows_local_origins
-            ),
-            metrics=metrics,
-            readiness=_readiness(source),
-            connection_limits=_connection_limits(settings),
-            outbound_limits=_outbound_limits(settings),
-            connections_max=bounds.connections_max,
-            message_bytes_max=bounds.message_bytes_max,
-        )
+        source = _make_source(settings, options, prepared, clock)
+        foundation = _Foundation(admin, judge, source, clock, metrics)
+        delivery_options = _delivery_options(settings, prepared, foundation)
+        delivery = await stack.enter_async_context(run_delivery(delivery_options))
+        register_delivery(metrics, delivery, ring=delivery_options.ring, clock=clock)
+        parts = _server_parts(settings, options, foundation, delivery)
         stack.enter_context(calm_garbage_collector(clock, metrics.gc_pause_seconds.observe))
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(source.run(delivery.inbox), name="reader")
@@ -147,6 +111,59 @@ async def run_server(settings: Settings, options: ServerOptions) -> int | None:
         return signal_number
 
 
+@dataclass(frozen=True, slots=True)
+class _Foundation:
+    """What delivery and server both stand on."""
+
+    admin: AdminDatabase
+    judge: Judge
+    source: ChangeSource
+    clock: SystemClock
+    metrics: Metrics
+
+
+def _delivery_options(
+    settings: Settings, prepared: PreparedDatabase, foundation: _Foundation
+) -> DeliveryOptions:
+    bounds = settings.bounds
+    ring_bounds = RingBounds(
+        bounds.ring_bytes_max, bounds.ring_transactions_max, bounds.ring_age_s_max
+    )
+    return DeliveryOptions(
+        admin=foundation.admin,
+        judge=foundation.judge,
+        source=foundation.source,
+        ring=Ring(ZERO_LSN, bounds=ring_bounds),
+        clock=foundation.clock,
+        publication=prepared.publication,
+        message_secret=prepared.message_secret,
+        visibility=VisibilityRules(
+            DeleteVisibility(settings.delete_visibility), LeaveEvents(settings.leave_events)
+        ),
+        serving=ServingRules(frozenset(settings.allow_without_rls)),
+        metrics=foundation.metrics,
+    )
+
+
+def _server_parts(
+    settings: Settings, options: ServerOptions, foundation: _Foundation, delivery: Delivery
+) -> ServerParts:
+    return ServerParts(
+        subscriptions=delivery.subscriptions,
+        authenticator=make_keys(settings, foundation.clock),
+        clock=foundation.clock,
+        origins=OriginPolicy(
+            settings.allowed_origins or (), allows_local=options.allows_local_origins
+        ),
+        metrics=foundation.metrics,
+        readiness=_readiness(foundation.source),
+        connection_limits=_connection_limits(settings),
+        outbound_limits=_outbound_limits(settings),
+        connections_max=settings.bounds.connections_max,
+        message_bytes_max=settings.bounds.message_bytes_max,
+    )
+
+
 def _make_judge(settings: Settings, prepared: PreparedDatabase) -> Judge:
     return Judge(
         prepared.judge_conninfo,
@@ -156,7 +173,7 @@ def _make_judge(settings: Settings, prepared: PreparedDatabase) -> Judge:
     )
 
 
-async def _make_source(
+def _make_source(
     settings: Settings, options: ServerOptions, prepared: PreparedDatabase, clock: SystemClock
 ) -> ChangeSource:
     reader = ReaderOptions(

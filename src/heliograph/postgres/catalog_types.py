@@ -1,7 +1,7 @@
 """Types of columns, with the types they are made of."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row

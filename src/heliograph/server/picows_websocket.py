@@ -13,6 +13,7 @@ pinned, and a test fails when it changes (`docs/decisions/0003-websocket-server.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
@@ -130,7 +131,8 @@ class PicowsGate(asyncio.Protocol):
     def _refuse(self, refusal: HandshakeRefusal) -> None:
         """Answer by HTTP and close."""
         if self._transport is not None:
-            extra = ("sec-websocket-version: 13",) if refusal.status == 426 else ()  # noqa: PLR2004 (HTTP)
+            is_upgrade_required = refusal.status == HTTPStatus.UPGRADE_REQUIRED
+            extra = ("sec-websocket-version: 13",) if is_upgrade_required else ()
             self._transport.write(refusal.to_http(*extra))
             self._transport.close()
 

@@ -1,4 +1,4 @@
-"""What only raw sockets can show of the picows adapter: handshake bytes, frames that break rules."""
+"""What only raw sockets show of the picows adapter: handshake bytes, frames that break rules."""
 
 import asyncio
 import base64

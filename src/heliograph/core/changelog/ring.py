@@ -45,7 +45,7 @@ class RingStatistics:
         size_bytes: Bytes they take, bookkeeping included.
         oldest_age_s: Age of the oldest one, 0 if there is none.
         appended: Taken since the start.
-        evicted: Dropped since the start, because a bound was reached.
+        evicted: Of this history, dropped because a bound was reached.
         tables: Tables that the index knows.
     """
 
@@ -73,10 +73,22 @@ class Ring:
             bounds: Other bounds than those of ``limits.py``.
         """
         self._bounds = bounds or RingBounds()
+        self._appended = 0
+        self._start(floor)
+
+    def restart(self, floor: Lsn) -> None:
+        """Begin with another history: nothing that was kept continues.
+
+        Args:
+            floor: As for a new ring; may be lower than before.
+        """
+        self._start(floor)
+
+    def _start(self, floor: Lsn) -> None:
         self._floor = floor
         self._newest = floor
         self._size_bytes = 0
-        self._appended = 0
+        self._restarted_at = self._appended
         #: Ascending window columns, one element per transaction; numbers start at 0 for ever.
         self._entries: list[_Packed | Transaction] = []
         self._entries_start = 0
@@ -189,7 +201,7 @@ class Ring:
             size_bytes=self._size_bytes,
             oldest_age_s=self._oldest_age_s(now_s),
             appended=self._appended,
-            evicted=self._appended - len(self._commit_lsns),
+            evicted=self._appended - self._restarted_at - len(self._commit_lsns),
             tables=len(self._tables),
         )
 

@@ -75,12 +75,11 @@ class ReplicationStream:
         """
         if frame and frame[0] == XLOG_DATA_TAG and len(frame) > XLOG_DATA_HEADER_BYTES:
             return self.receive_message(frame[XLOG_DATA_HEADER_BYTES:])
-        match decode_frame(frame):
-            case XLogData(payload=payload):
-                return self.receive_message(payload)
-            case Keepalive() as keepalive:
-                self.receive_wal_end(keepalive.wal_end)
-                return keepalive
+        decoded = decode_frame(frame)
+        if isinstance(decoded, XLogData):
+            return self.receive_message(decoded.payload)
+        self.receive_wal_end(decoded.wal_end)
+        return decoded
 
     def receive_message(self, payload: bytes) -> Transaction | OversizeTransaction | None:
         """Take one pgoutput message; return the transaction that it completes.

@@ -118,6 +118,12 @@ class Dispatcher:
         """Return the commit position of the last dispatched transaction."""
         return self._last_dispatched
 
+    def restart(self) -> None:
+        """Begin with another history: no position of the old one means anything any more."""
+        self._last_dispatched = ZERO_LSN
+        for lane in self.lanes.values():
+            lane.restart()
+
     def finished_place(self, lane: Lane | None) -> Place:
         """Return the place up to which a lane has given its live channels everything."""
         unfinished = None if lane is None else lane.first_unfinished()

@@ -98,6 +98,15 @@ class ChangeInbox:
             identity.timeline,
             identity.slot_name,
         )
+        if not same:
+            # Positions of another history may be lower than any known here.
+            self._ring.restart(Lsn(max(0, identity.start_lsn - 1)))
+            self._unsettled.clear()
+            self._rights_log.restart()
+            self._progress.restart(identity.start_lsn)
+            self._dispatcher.restart()
+            self._waiting.clear()
+            self._kept_up_to = identity.start_lsn
         if identity.slot_is_new or not same:
             self._dispatcher.resync_all("slot_recreated" if same else "history_changed")
 
@@ -163,10 +172,14 @@ class ChangeInbox:
             self._filled.clear()
             while self._waiting:
                 waiting = self._waiting[0]
+                history = self.identity
                 if self._preparation.is_needed(waiting.transaction, waiting.change):
                     await self._preparation.prepare(waiting.transaction, waiting.change)
                 if waiting.oversize is not None:
                     await self._dispatch_oversize(waiting.oversize)
+                if history is not self.identity and not self._waiting:
+                    # Another history began meanwhile.
+                    break
                 self._dispatcher.dispatch(waiting.transaction)
                 self._waiting.popleft()
                 if len(self._waiting) <= _WAITING_MAX // 2:

@@ -137,6 +137,14 @@ class Lane:
         else:
             self._drained.append(call)
 
+    def restart(self) -> None:
+        """Drop what waits: it belongs to a history that ended."""
+        self._pending.clear()
+        self._pending_changes = 0
+        self.behind = None
+        for channel in {channel for group in self.groups.values() for channel in group.channels}:
+            channel.lag = channel.owed = None
+
     def push(self, item: LaneItem) -> None:
         """Take work; delivers at once when nobody has to be asked and nothing waits."""
         if self.behind is not None and item.only is None:

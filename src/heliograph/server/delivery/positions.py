@@ -64,6 +64,10 @@ class Unsettled:
                 return False
         return True
 
+    def clear(self) -> None:
+        """Forget everything: another history begins."""
+        self._transactions.clear()
+
     def __len__(self) -> int:
         """Return how many are kept."""
         return len(self._transactions)

@@ -48,6 +48,10 @@ class StreamProgress:
             if not future.done():
                 future.set_result(None)
 
+    def restart(self, progress: Lsn) -> None:
+        """Begin with another history, whose positions may be lower."""
+        self.passed = progress
+
     async def wait(self, position: Lsn, timeout_s: float) -> None:
         """Wait until the stream has passed ``position``.
 

@@ -54,6 +54,12 @@ class RightsLog:
         self._relations: dict[int, _Changes] = {}
         self._followed_since: dict[int, Lsn] = {}
 
+    def restart(self) -> None:
+        """Forget all positions, because another history begins; what is followed stays so."""
+        self._definitions = _Changes()
+        self._relations.clear()
+        self._followed_since = dict.fromkeys(self._followed_since, ZERO_LSN)
+
     def follow(self, relation_oid: int, since: Lsn) -> None:
         """Record that every change of the relation that commits after ``since`` will be seen."""
         self._followed_since.setdefault(relation_oid, since)

@@ -103,3 +103,10 @@ def test_candidates_are_exactly_the_groups_whose_value_stands_in_either_row(term
     }
     assert {id(group) for group in found} == expected
     assert len(found) == len(expected)
+
+
+def test_a_table_without_groups_has_no_candidates_and_only_rest_needs_no_look_up():
+    index = SubscriptionIndex()
+    rest = Group()
+    index.add(7, rest, None)
+    assert index.candidates(changed(new=("1", "a"))) == [rest]

@@ -3,6 +3,7 @@
 from array import array
 
 import pytest
+
 from fixtures.pgoutput import (
     TIME_US,
     MemorySpill,
@@ -18,7 +19,6 @@ from fixtures.pgoutput import (
     make_relation,
     receive_all,
 )
-
 from heliograph import limits
 from heliograph.core.replication import assembler as assembler_module
 from heliograph.core.replication.assembler import Assembler, AssemblerBounds

@@ -1,9 +1,9 @@
 """Frames inside CopyData: what the server sends and what we answer."""
 
 import pytest
-from fixtures.pgoutput import TIME_US, encode_keepalive, encode_xlog_data
 from hypothesis import given, strategies as st
 
+from fixtures.pgoutput import TIME_US, encode_keepalive, encode_xlog_data
 from heliograph.core.replication.frames import (
     Keepalive,
     StandbyStatus,

@@ -26,7 +26,9 @@ def test_each_lsn_survives_its_text_form(lsn):
     assert parse_lsn(format_lsn(lsn)) == lsn
 
 
-@pytest.mark.parametrize("text", ["", "0", "0/", "/0", "0/0/0", "x/0", "123456789/0", "0/0 ", "-1/0"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0/", "/0", "0/0/0", "x/0", "123456789/0", "0/0 ", "-1/0"]
+)
 def test_other_texts_are_refused(text):
     with pytest.raises(RemoteProtocolError, match="expected an LSN"):
         parse_lsn(text)

@@ -1,8 +1,11 @@
 """Oversize transactions: segments, repeated keys, bounds."""
 
 import pytest
+
 from fixtures.pgoutput import (
     MemorySpill,
+    encode_begin,
+    encode_commit,
     encode_delete,
     encode_insert,
     encode_relation,
@@ -12,8 +15,6 @@ from fixtures.pgoutput import (
     make_relation,
     receive_all,
 )
-from fixtures.pgoutput import encode_begin, encode_commit
-
 from heliograph import limits
 from heliograph.core.replication.oversize import OversizeBounds, OversizeTransaction
 from heliograph.core.replication.relation import ReplicaIdentity

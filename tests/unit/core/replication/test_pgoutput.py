@@ -1,6 +1,7 @@
 """The decoder: every message kind, and every kind of damage."""
 
 import pytest
+
 from fixtures.pgoutput import (
     TIME_US,
     encode_begin,
@@ -15,7 +16,6 @@ from fixtures.pgoutput import (
     encode_update,
     make_relation,
 )
-
 from heliograph.core.replication.pgoutput import (
     Begin,
     Commit,

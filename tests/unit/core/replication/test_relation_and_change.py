@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-from fixtures.pgoutput import make_relation
 
+from fixtures.pgoutput import make_relation
 from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.core.replication.row_change import ChangeKind, RowChange
 

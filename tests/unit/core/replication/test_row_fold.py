@@ -1,6 +1,7 @@
 """Folding: what remains of several versions of a row; the rules are in the module."""
 
 import pytest
+
 from fixtures.pgoutput import (
     encode_delete,
     encode_insert,
@@ -8,7 +9,6 @@ from fixtures.pgoutput import (
     make_relation,
     make_transaction,
 )
-
 from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.core.replication.row_change import ChangeKind, Unknown
 
@@ -144,9 +144,9 @@ def test_unchanged_toast_is_never_filled_from_another_row():
         (UPDATE, ("1", N), ("1", U), 1),
         (DELETE, ("2", N), None, 1),
     ]
-    assert fold(
-        encode_update(OID, ["1", U]), encode_update(OID, ["1", U]), relation=DEFAULT
-    ) == [(UPDATE, ("1", N), ("1", U), 1)]
+    assert fold(encode_update(OID, ["1", U]), encode_update(OID, ["1", U]), relation=DEFAULT) == [
+        (UPDATE, ("1", N), ("1", U), 1)
+    ]
 
 
 def test_equal_rows_without_a_key_are_counted():
@@ -165,9 +165,7 @@ def test_equal_rows_without_a_key_are_counted():
 
 
 def test_two_equal_rows_that_change_alike_are_two_updates():
-    assert fold(
-        update("1", "a", "1", "b"), update("1", "a", "1", "b"), positions=None
-    ) == [
+    assert fold(update("1", "a", "1", "b"), update("1", "a", "1", "b"), positions=None) == [
         (UPDATE, ("1", "a"), ("1", "b"), 0),
         (UPDATE, ("1", "a"), ("1", "b"), 1),
     ]

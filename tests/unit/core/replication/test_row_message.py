@@ -1,8 +1,8 @@
 """Row messages with their relation: keys, unknown values, damage."""
 
 import pytest
-from fixtures.pgoutput import encode_delete, encode_insert, encode_update, make_relation
 
+from fixtures.pgoutput import encode_delete, encode_insert, encode_update, make_relation
 from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.core.replication.row_change import ChangeKind, Unknown
 from heliograph.core.replication.row_message import (

@@ -39,3 +39,13 @@ def test_a_short_id_is_widened_to_the_nearest_one(near, distance):
 def test_no_id_is_widened_below_zero():
     assert widen_xid(2**32 - 1, near=5) == 2**32 - 1
     assert Snapshot(3, 2**32 + 5, frozenset()).sees(2**32 - 1)
+
+
+def test_an_id_just_below_the_turn_is_the_older_one():
+    from heliograph.core.replication.snapshot import widen_xid
+
+    near = 5 * 2**32 + 10
+    assert widen_xid(2**32 - 5, near=near) == 5 * 2**32 - 5
+    assert widen_xid(7, near=6 * 2**32 - 3) == 6 * 2**32 + 7
+    assert widen_xid(9, near=near) == 5 * 2**32 + 9
+    assert widen_xid(2**32 - 5, near=10) == 2**32 - 5

@@ -1,6 +1,7 @@
 """The stream machine: frames in, transactions and statuses out, across reconnects."""
 
 import pytest
+
 from fixtures.pgoutput import (
     encode_begin,
     encode_commit,
@@ -11,7 +12,6 @@ from fixtures.pgoutput import (
     make_assembler,
     make_relation,
 )
-
 from heliograph.core.replication.frames import Keepalive, decode_standby_status
 from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.stream import ReplicationStream

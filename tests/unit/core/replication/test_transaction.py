@@ -1,6 +1,7 @@
 """A transaction decodes what is wanted, with the right version, and nothing else."""
 
 import pytest
+
 from fixtures.pgoutput import (
     encode_delete,
     encode_insert,
@@ -10,7 +11,6 @@ from fixtures.pgoutput import (
     make_relation,
     make_transaction,
 )
-
 from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.core.replication.row_change import ChangeKind, RowChange, Unknown
 from heliograph.core.replication.transaction import NO_ROWS, Transaction

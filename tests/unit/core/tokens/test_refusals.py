@@ -33,3 +33,9 @@ from heliograph.core.tokens import refusals
 def test_a_refusal_has_words_for_joins_and_for_handshakes(error, join, handshake):
     assert refusals.join_text(error) == join
     assert refusals.handshake_text(error) == handshake
+
+
+def test_a_missing_key_is_refused_with_the_reference_text():
+    from heliograph.core.tokens.refusals import api_key_missing
+
+    assert str(api_key_missing()) == "API key is missing"

@@ -495,8 +495,3 @@ def test_no_error_holds_a_piece_of_the_token(verifier):
             verifier.verify(token, now_s=NOW)
         parts = [part for part in token.split(".") if len(part) > 8]
         assert not any(part in str(caught.value) for part in parts)
-
-
-def test_other_keys_may_be_put_into_a_verifier(verifier):
-    empty = verifier.with_keys(KeySet())
-    assert refusal(empty, signed(CLAIMS)) == SIGNER
