@@ -1,0 +1,179 @@
+"""The promises, seen from a socket: P1 (order), P2 (nothing that was private), P3 (subscribed)."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from raw_client import RawClient, table
+
+pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
+
+ALICE = "00000000-0000-0000-0000-00000000000a"
+BOB = "00000000-0000-0000-0000-00000000000b"
+
+SCHEMA = """
+create table members (user_id uuid, org int, primary key (user_id, org));
+create table notes (id int primary key, org int, owner uuid, is_public bool, body text);
+create table twins (id int primary key, note int);
+create function is_member(u uuid, o int) returns bool language plpgsql stable security definer
+  set search_path = '' as
+  $$ begin return exists (select from public.members where user_id = u and org = o); end $$;
+alter table members enable row level security;
+alter table notes enable row level security;
+alter table twins enable row level security;
+create policy p on notes for select to authenticated
+  using (is_public or owner = (select auth.uid()) or is_member((select auth.uid()), org));
+create policy p on twins for select to authenticated using (true);
+alter table notes replica identity full;
+alter table twins replica identity full;
+alter publication supabase_realtime add table notes, twins;
+"""
+
+
+@contextlib.asynccontextmanager
+async def connected(server):
+    client = await RawClient.connect(server)
+    reading = asyncio.create_task(client.read())
+    try:
+        yield client
+    finally:
+        await client.socket.close()
+        await reading
+
+
+async def writer(server):
+    return await psycopg.AsyncConnection.connect(server.database_url, autocommit=True)
+
+
+async def test_a_version_that_was_private_is_never_sent_however_soon_it_became_public(server):
+    server.sql(SCHEMA)
+    async with connected(server) as bob, await writer(server) as sql:
+        await bob.join("n", server.token(BOB), table("notes"))
+        for number in range(1_000):
+            async with sql.pipeline():
+                await sql.execute(
+                    "insert into notes values (%s, 1, %s, false, 'SECRET')", (number, ALICE)
+                )
+                await sql.execute(
+                    "update notes set is_public = true, body = 'open' where id = %s", (number,)
+                )
+        await bob.until(lambda: len(bob.changes("n")) >= 1_000, 60)
+        seen = [change["record"]["id"] for change in bob.changes("n")]
+        assert seen == list(range(1_000))
+        assert "SECRET" not in json.dumps(bob.frames)
+
+
+async def test_what_is_committed_right_after_subscribed_is_delivered(server):
+    server.sql(SCHEMA)
+    async with connected(server) as bob, await writer(server) as sql:
+        token = server.token(BOB)
+        for number in range(60):
+            topic = f"t{number}"
+            said = await bob.join(topic, token, table("twins"))
+            assert said["message"] == "Subscribed to PostgreSQL"
+            await sql.execute("insert into twins values (%s, 0)", (number,))
+        await bob.until(lambda: all(bob.changes(f"t{number}") for number in range(60)))
+        for number in range(60):
+            assert bob.changes(f"t{number}")[0]["record"]["id"] == number
+
+
+async def test_changes_of_one_channel_come_in_commit_order_over_all_its_tables(server):
+    server.sql(SCHEMA)
+    async with connected(server) as bob, await writer(server) as sql:
+        await bob.join("o", server.token(BOB), table("notes"), table("twins"))
+        await sql.execute("insert into notes values (1, 1, null, true, '0')")
+        for number in range(1, 501):
+            async with sql.transaction():
+                await sql.execute("update notes set body = %s where id = 1", (str(number),))
+                await sql.execute("insert into twins values (%s, 1)", (number,))
+        await bob.until(lambda: len(bob.changes("o")) >= 1_001, 60)
+        told = [
+            int(change["record"]["body"] if change["table"] == "notes" else change["record"]["id"])
+            for change in bob.changes("o")
+        ]
+        assert told == sorted(told)
+        assert len(told) == 1_001
+
+
+async def test_a_membership_granted_later_does_not_reveal_an_older_version(server):
+    server.sql(SCHEMA)
+    async with connected(server) as bob, await writer(server) as sql:
+        await bob.join("m", server.token(BOB), table("notes"))
+        await sql.execute("insert into notes values (1, 1, null, true, 'first')")
+        await bob.until(lambda: bob.changes("m"))
+        os.kill(server.process.pid, signal.SIGSTOP)
+        try:
+            await sql.execute("insert into notes values (2, 7, null, false, 'OLDER')")
+            await sql.execute("update notes set body = 'newer' where id = 2")
+            await sql.execute("insert into members values (%s, 7)", (BOB,))
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        await sql.execute("insert into notes values (3, 1, null, true, 'last')")
+        await bob.until(
+            lambda: any((c.get("record") or {}).get("id") == 3 for c in bob.changes("m"))
+        )
+        assert "OLDER" not in json.dumps(bob.frames)
+        assert any(said["message"].startswith("resync") for said in bob.systems("m"))
+
+
+@pytest.mark.parametrize("membership_first", [True, False])
+async def test_a_membership_and_the_row_it_opens_may_come_in_one_transaction(
+    server, membership_first
+):
+    server.sql(SCHEMA)
+    async with connected(server) as bob, await writer(server) as sql:
+        await bob.join("m", server.token(BOB), table("notes"))
+        steps = [
+            ("insert into members values (%s, 7)", (BOB,)),
+            ("insert into notes values (2, 7, null, false, 'ours')", ()),
+        ]
+        async with sql.transaction():
+            for statement, values in steps if membership_first else reversed(steps):
+                await sql.execute(statement, values)
+        await bob.until(lambda: bob.changes("m"))
+        assert [change["record"]["id"] for change in bob.changes("m")] == [2]
+
+
+async def test_a_policy_that_raises_for_one_user_changes_nothing_for_another(server):
+    server.sql(SCHEMA)
+    async with connected(server) as client, await writer(server) as sql:
+        await client.join("good", server.token(BOB), table("notes"))
+        await client.join("bad", server.token("not-a-uuid"), table("notes"))
+        for number in range(20):
+            await sql.execute("insert into notes values (%s, 1, %s, false, 'x')", (number, BOB))
+        await client.until(lambda: len(client.changes("good")) == 20)
+        assert client.changes("bad") == []
+
+
+async def test_a_revoked_column_is_missing_from_the_next_change(server):
+    server.sql(SCHEMA)
+    async with connected(server) as bob, await writer(server) as sql:
+        await bob.join("c", server.token(BOB), table("notes"))
+        await sql.execute("insert into notes values (1, 1, null, true, 'seen')")
+        await sql.execute("revoke select on notes from authenticated")
+        await sql.execute("grant select (id, org, owner, is_public) on notes to authenticated")
+        await sql.execute("insert into notes values (2, 1, null, true, 'HIDDEN')")
+        await bob.until(lambda: len(bob.changes("c")) == 2)
+        assert "body" not in bob.changes("c")[1]["record"]
+        assert "HIDDEN" not in json.dumps(bob.frames)
+
+
+async def test_a_table_without_row_security_is_withheld_from_all_but_the_service_role(server):
+    server.sql("create table plain (id int primary key)")
+    server.sql("alter publication supabase_realtime add table plain")
+    async with connected(server) as client:
+        refused = await client.join("p", server.token(BOB), table("plain"))
+        missing = await client.join("q", server.token(BOB), table("absent"))
+        served = await client.join("s", server.service_role_key, table("plain"))
+        assert refused["status"] == "error"
+        assert refused["message"].replace("plain", "absent") == missing["message"]
+        assert served["message"] == "Subscribed to PostgreSQL"
