@@ -1,0 +1,82 @@
+"""A transaction larger than memory allows, and a reader that stops reading, from a socket."""
+
+import asyncio
+import contextlib
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from raw_client import RawClient, table
+
+pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
+
+BOB = "00000000-0000-0000-0000-00000000000b"
+
+SCHEMA = """
+create table bulk (id int primary key, owner uuid, filler text);
+alter table bulk enable row level security;
+create policy own on bulk for select to authenticated using (owner = (select auth.uid()));
+alter table bulk replica identity full;
+alter publication supabase_realtime add table bulk;
+"""
+
+
+@contextlib.asynccontextmanager
+async def connected(server):
+    client = await RawClient.connect(server)
+    reading = asyncio.create_task(client.read())
+    try:
+        yield client
+    finally:
+        await client.socket.close()
+        await reading
+
+
+async def test_an_oversize_transaction_arrives_judged_and_others_go_on(server):
+    server.sql(SCHEMA)
+    async with connected(server) as bob:
+        await bob.join("b", server.token(BOB), table("bulk"))
+        async with await psycopg.AsyncConnection.connect(
+            server.database_url, autocommit=True
+        ) as sql:
+            # Some 24 MB of WAL, above TRANSACTION_BYTES_IN_MEMORY_MAX; every 100th row is Bob's.
+            await sql.execute(
+                "insert into bulk select n, case when n %% 100 = 0 then %s::uuid end,"
+                " repeat('x', 400) from generate_series(1, 60000) n",
+                (BOB,),
+            )
+            await sql.execute("insert into bulk values (0, %s, 'after')", (BOB,))
+        await bob.until(lambda: len(bob.changes("b")) >= 601 or bob.systems("b")[1:], 60)
+        assert [said["message"] for said in bob.systems("b")] == ["Subscribed to PostgreSQL"]
+        seen = [change["record"]["id"] for change in bob.changes("b")]
+        assert seen == [*range(100, 60_001, 100), 0]
+
+
+async def test_a_reader_that_stops_reading_loses_nothing_when_it_goes_on(server):
+    server.sql(SCHEMA)
+    async with connected(server) as quick:
+        await quick.join("q", server.token(BOB), table("bulk"))
+        slow = await RawClient.connect(server)
+        reading = asyncio.create_task(slow.read())
+        await slow.join("s", server.token(BOB), table("bulk"))
+        slow.socket.transport.pause_reading()
+        async with await psycopg.AsyncConnection.connect(
+            server.database_url, autocommit=True
+        ) as sql:
+            for start in range(0, 12_000, 100):
+                await sql.execute(
+                    "insert into bulk select n, %s::uuid, repeat('x', 600)"
+                    " from generate_series(%s::int, %s::int) n",
+                    (BOB, start, start + 99),
+                )
+        await quick.until(lambda: len(quick.changes("q")) == 12_000, 60)
+        slow.socket.transport.resume_reading()
+        await slow.until(lambda: len(slow.changes("s")) >= 12_000, 60)
+        assert [c["record"]["id"] for c in slow.changes("s")] == list(range(12_000))
+        assert server.metrics()["heliograph_catch_ups_total"] >= 1
+        await slow.socket.close()
+        await reading
