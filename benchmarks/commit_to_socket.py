@@ -74,6 +74,8 @@ async def subscribe_counter(server, token):
         f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
     )
+    while b"\r\n\r\n" not in counter.head:
+        await asyncio.sleep(0.002)
     transport.write(masked(join_frame(token)))
     while b"Subscribed to PostgreSQL" not in counter.head:
         await asyncio.sleep(0.002)
