@@ -120,6 +120,11 @@ JUDGEMENT_TIMEOUTS_IN_A_ROW_MAX: Final = 5
 #: Row changes that may wait for one audience (role and claims) before it reads from the ring.
 LANE_PENDING_CHANGES_MAX: Final = 5_000
 
+#: Row changes judged in one transaction; a larger one of the application is judged in pieces. Each
+#: statement of JUDGEMENT_BATCH_ROWS_MAX rows has JUDGEMENT_TIMEOUT_S. Larger: a large transaction
+#: under a slow policy holds a judging connection for longer; smaller: more round trips.
+LANE_ITEM_CHANGES_MAX: Final = 1_000
+
 #: Bytes of row changes that may wait for one audience before it reads from the ring.
 LANE_PENDING_BYTES_MAX: Final = 8 * 1024 * 1024
 

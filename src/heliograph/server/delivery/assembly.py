@@ -182,7 +182,6 @@ def _assemble(
         SubscriptionParts(
             registry=foundation.registry,
             dispatcher=dispatcher,
-            inbox=inbox,
             positions=positions,
             unsettled=foundation.unsettled,
             dependencies=foundation.dependencies,

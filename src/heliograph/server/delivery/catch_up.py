@@ -36,6 +36,14 @@ class RingReader(Protocol):
 
 async def catch_up(reader: RingReader, lane: Lane, channel: SubscribedChannel) -> None:
     """Bring a lagging channel back to the live flow, or tell it ``resync``."""
+    channel.is_catching_up = True
+    try:
+        await _catch_up(reader, lane, channel)
+    finally:
+        channel.is_catching_up = False
+
+
+async def _catch_up(reader: RingReader, lane: Lane, channel: SubscribedChannel) -> None:
     while True:
         await channel.outlet.wait_room()
         place = channel.lag
@@ -77,21 +85,31 @@ async def _give(
     reader: RingReader, lane: Lane, channel: SubscribedChannel, transaction: Transaction
 ) -> bool:
     """Send one transaction; false when the connection had no room for all of it."""
-    place = channel.lag
-    item = reader.item_for(lane, transaction, channel)
-    if place is None:
+    if channel.lag is None:
         return False
+    item = reader.item_for(lane, transaction, channel)
     if item is None:
         item = LaneItem(DispatchedTransaction(transaction), [], channel)
-    elif transaction.commit_lsn == place.commit_lsn:
-        item.after_sequence = place.sequence
-    if item.matches:
-        await lane.work([item])
+    for part in item.parts():
+        part.is_catch_up = True
+        if part.matches:
+            await lane.work([part])
+        if part.is_stalled:
+            return False
     finish(item, channel)
-    return not item.is_stalled
+    if _is_truncated(lane, channel, transaction):
+        channel.resync("truncated")
+    return True
+
+
+def _is_truncated(lane: Lane, channel: SubscribedChannel, transaction: Transaction) -> bool:
+    oids = {relation.oid for relation in transaction.truncated}
+    return bool(oids) and any(
+        channel in group.channels and group.entry.description.oid in oids
+        for group in lane.groups.values()
+    )
 
 
 def _give_up(channel: SubscribedChannel, reason: str) -> None:
     """Go on live without what can not be read any more, and say so."""
-    channel.lag = None
     channel.resync(reason)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from heliograph.server.delivery.positions import StreamPosition
 
 #: Changes held between the fixed position and `start`; the two follow one another within a tick.
+#: What comes above it is read from the ring after the start.
 _HELD_MAX = 1_000
 
 
@@ -37,17 +38,21 @@ class SubscribedChannel:
     connection has no room; it reads from the ring at its own pace until it has caught up).
 
     Attributes:
-        owed: Position it began at; None once the stream is past it.
+        owed: Position it began at; None when another history began since.
         lag: Last place delivered, while lagging; None otherwise.
         is_closed: Whether it ended.
+        is_catching_up: Whether a task reads from the ring for it.
         take_over: Called by `start` instead of sending what was held, when it replaces another
             subscription of its channel.
+        catch_up: Called by `start` when it lags: more came than could be held.
     """
 
     __slots__ = (
         "_counters",
         "_held",
         "_on_close",
+        "catch_up",
+        "is_catching_up",
         "is_closed",
         "lag",
         "outlet",
@@ -73,7 +78,9 @@ class SubscribedChannel:
         self.owed: StreamPosition | None = None
         self.lag: Place | None = None
         self.is_closed = False
+        self.is_catching_up = False
         self.take_over: Callable[[], None] | None = None
+        self.catch_up: Callable[[], None] | None = None
         self._counters = counters
         self._held: list[tuple[Sequence[int], bytes]] | None = []
         self._on_close = on_close
@@ -86,6 +93,8 @@ class SubscribedChannel:
             return
         for ids, data in held or ():
             self.outlet.send_change(ids, data)
+        if self.lag is not None and self.catch_up is not None:
+            self.catch_up()
 
     def close(self) -> None:
         """End delivery; idempotent."""
@@ -93,6 +102,11 @@ class SubscribedChannel:
             self.is_closed = True
             self._held = None
             self._on_close(self)
+
+    @property
+    def is_held(self) -> bool:
+        """Tell whether `start` was not called yet."""
+        return self._held is not None
 
     def is_owed(self, xid: int, commit_lsn: Lsn) -> bool:
         """Tell whether a transaction belongs to the subscription."""
@@ -114,7 +128,12 @@ class SubscribedChannel:
         self.outlet.send_change(ids, data)
 
     def resync(self, reason: str) -> None:
-        """Tell the channel that changes may be missing."""
+        """Tell the channel that changes may be missing, and go on live if it lagged.
+
+        Nothing that was skipped is sent afterwards: a client that loads its rows now must not be
+        led back to an older version.
+        """
+        self.lag = None
         if not self.is_closed:
             self._counters.resyncs[reason] += 1
             self.outlet.send_system(status="error", message=f"resync: {reason}")

@@ -21,7 +21,12 @@ from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, Subscr
 from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.judging import Judging, Question, VisibilityRules
-from heliograph.server.delivery.lane import DispatchedTransaction, Lane, LaneItem
+from heliograph.server.delivery.lane import (
+    DispatchedTransaction,
+    Lane,
+    LaneItem,
+    LaneMark,
+)
 from heliograph.server.delivery.positions import Unsettled
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.delivery.rights_log import RightsLog
@@ -184,17 +189,16 @@ class Dispatcher:
                 disagreeing.append(relation.oid)
         return places, disagreeing
 
-    def resync_table(
-        self, table_oid: int, reason: str, transaction: Transaction | None = None
-    ) -> None:
-        """Tell every channel of a table, behind whatever its lane still has to deliver."""
+    def resync_table(self, table_oid: int, reason: str, transaction: Transaction) -> None:
+        """Tell every channel of a table, behind whatever its lane has to deliver before.
+
+        A lane that fell behind meets the transaction again in the ring and tells it then.
+        """
         for group in self.index.groups(table_oid):
-            channels = [
-                channel
-                for channel in group.channels
-                if transaction is None or channel.is_owed(transaction.xid, transaction.commit_lsn)
-            ]
-            self.lanes[group.audience].on_drained(partial(_resync_each, channels, reason))
+            lane = self.lanes[group.audience]
+            if lane.behind is None:
+                tell = partial(_resync_owed, group, reason, transaction)
+                lane.tell_in_order(LaneMark(transaction.commit_lsn, tell))
 
     def resync_all(self, reason: str) -> None:
         """Tell every channel."""
@@ -218,8 +222,9 @@ class Dispatcher:
         ]
         tables = {group.entry.description.oid for group in groups}
         places, disagreeing = self._adopted(transaction)
-        if tables & set(disagreeing):
-            _resync_each(_channels(lane) if channel is None else [channel], "relation_disagrees")
+        for group in groups:
+            if group.entry.description.oid in disagreeing:
+                _tell_again(lane, group, "relation_disagrees", transaction, channel)
         changes = transaction.decode({oid: key for oid, key in places.items() if oid in tables})
         matches: list[Match] = []
         for change in changes:
@@ -274,7 +279,9 @@ class Dispatcher:
         self._parts.supervisor.spawn(lane.run(), name="lane", on_failure=failed)
 
     def start_catch_up(self, lane: Lane, channel: SubscribedChannel) -> None:
-        """Have a lagging channel read from the ring at its own pace."""
+        """Have a lagging channel read from the ring at its own pace, once it has started."""
+        if channel.is_held or channel.is_catching_up:
+            return
         self.counters.catch_ups += 1
 
         def failed() -> None:
@@ -299,17 +306,24 @@ class Dispatcher:
                 if transaction.commit_lsn > self._last_dispatched:
                     break
                 lane.behind = transaction.commit_lsn
-                if transaction.is_too_large:
-                    _resync_each(_channels(lane), "transaction_too_large")
-                    continue
-                item = self.item_for(lane, transaction, None)
-                if item is not None:
-                    lane.append(item)
+                self._refill_with(lane, transaction)
             if not lane.is_idle():
                 return True
             if len(found) < _REFILL_TRANSACTIONS:
                 lane.behind = None
                 return False
+
+    def _refill_with(self, lane: Lane, transaction: Transaction) -> None:
+        item = None if transaction.is_too_large else self.item_for(lane, transaction, None)
+        if item is not None:
+            lane.append(item)
+        emptied = {relation.oid for relation in transaction.truncated}
+        missing = {relation.oid for relation in transaction.relations if transaction.is_too_large}
+        for group in lane.groups.values():
+            oid = group.entry.description.oid
+            if oid in missing | emptied:
+                reason = "transaction_too_large" if oid in missing else "truncated"
+                _tell_again(lane, group, reason, transaction, None)
 
     async def judge(self, lane: Lane, question: Question, items: Sequence[LaneItem]) -> Judgement:
         """Judge until the snapshot sees all it must and the stream has passed it.
@@ -385,6 +399,26 @@ def _channels(lane: Lane) -> set[SubscribedChannel]:
 
 def _without_room(lane: Lane) -> list[SubscribedChannel]:
     return [channel for channel in _channels(lane) if not channel.has_room()]
+
+
+def _resync_owed(group: "BindingGroup", reason: str, transaction: Transaction) -> None:
+    owed = (c for c in group.channels if c.is_owed(transaction.xid, transaction.commit_lsn))
+    _resync_each(tuple(owed), reason)
+
+
+def _tell_again(
+    lane: Lane,
+    group: "BindingGroup",
+    reason: str,
+    transaction: Transaction,
+    channel: SubscribedChannel | None,
+) -> None:
+    """Tell what reading the ring found: one channel now, a whole lane at its place."""
+    if channel is not None:
+        channel.resync(reason)
+    else:
+        tell = partial(_resync_owed, group, reason, transaction)
+        lane.tell_in_order(LaneMark(transaction.commit_lsn, tell))
 
 
 def _resync_each(channels: Iterable[SubscribedChannel], reason: str) -> None:

@@ -14,7 +14,6 @@ from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import LimitExceededError, RemoteProtocolError, StorageError
 from heliograph.ports.change_source import SourceIdentity
 from heliograph.ports.clock import Clock
-from heliograph.server.delivery.channel import SubscribedChannel
 from heliograph.server.delivery.dispatcher import Dispatcher
 from heliograph.server.delivery.positions import Unsettled
 from heliograph.server.delivery.preparation import Preparation
@@ -81,7 +80,6 @@ class ChangeInbox:
         self._room = asyncio.Event()
         self._room.set()
         self._kept_up_to = ZERO_LSN
-        self._owed: set[SubscribedChannel] = set()
         self.identity: SourceIdentity | None = None
         self.is_connected = False
         #: Seconds between the commit of the last transaction and its arrival here.
@@ -136,9 +134,6 @@ class ChangeInbox:
         """Note how far the stream was read."""
         self._kept_up_to = max(self._kept_up_to, progress)
         self._progress.advance(progress)
-        for channel in [c for c in self._owed if _is_past(c, progress)]:
-            channel.owed = None
-            self._owed.discard(channel)
 
     def acknowledged_lsn(self) -> Lsn:
         """Return the end of what the ring holds: the slot may forget what lies below."""
@@ -156,14 +151,6 @@ class ChangeInbox:
     def waiting(self) -> int:
         """Transactions that wait for a preparation."""
         return len(self._waiting)
-
-    def watch_owed(self, channel: SubscribedChannel) -> None:
-        """Drop a channel's snapshot as soon as the stream has passed its position."""
-        self._owed.add(channel)
-
-    def forget(self, channel: SubscribedChannel) -> None:
-        """Forget a channel that ended."""
-        self._owed.discard(channel)
 
     async def run(self) -> None:
         """Prepare and dispatch what waits, until cancelled."""
@@ -219,7 +206,3 @@ class ChangeInbox:
         if change is not None and self._preparation.may_change_rights(change):
             self._rights_log.definitions_changed(commit_lsn, xid)
         return change
-
-
-def _is_past(channel: SubscribedChannel, progress: Lsn) -> bool:
-    return channel.owed is None or channel.owed.insert_lsn <= progress

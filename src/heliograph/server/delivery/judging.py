@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from heliograph import limits
 from heliograph.core.matching.record_literal import arranged, record_literal
 from heliograph.core.matching.table_rights import TableRights
 from heliograph.core.matching.visibility import (
@@ -43,6 +44,9 @@ class VisibilityRules:
 class Question:
     """The rows of one judging transaction, each version asked once however many want to know.
 
+    They are cut into batches of at most JUDGEMENT_BATCH_ROWS_MAX rows: a statement each, with a
+    timeout each.
+
     Attributes:
         row_count: Row versions in all batches.
     """
@@ -62,7 +66,7 @@ class Question:
         if key in self._asked:
             return
         order = self._order.get(id(statement))
-        if order is None:
+        if order is None or len(self._batches[order][1]) >= limits.JUDGEMENT_BATCH_ROWS_MAX:
             order = self._order[id(statement)] = len(self._batches)
             self._batches.append((statement, []))
         rows = self._batches[order][1]

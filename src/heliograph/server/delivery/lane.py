@@ -46,16 +46,49 @@ class LaneItem:
     Attributes:
         dispatched: The transaction.
         matches: Its matches, in order of the changes.
-        only: The one channel that it is meant for; None for all live ones.
-        after_sequence: With ``only``: changes up to this one were delivered before.
-        is_stalled: With ``only``: the channel had no room for all of it.
+        only: The one channel that it is meant for; None for all.
+        is_catch_up: Whether ``only`` lags and reads this from the ring.
+        is_stalled: When catching up: the channel had no room for all of it.
     """
 
     dispatched: DispatchedTransaction
     matches: list[Match]
     only: SubscribedChannel | None = None
-    after_sequence: int = -1
+    is_catch_up: bool = False
     is_stalled: bool = False
+
+    @property
+    def commit_lsn(self) -> Lsn:
+        """Commit position of the transaction."""
+        return self.dispatched.transaction.commit_lsn
+
+    def size_bytes(self) -> int:
+        """Estimate the memory that its changes keep, as their share of the transaction."""
+        transaction = self.dispatched.transaction
+        return transaction.size_bytes * len(self.matches) // max(1, transaction.row_count)
+
+    def parts(self) -> list["LaneItem"]:
+        """Cut it into pieces of which each can be judged within the time of one judgement."""
+        size = limits.LANE_ITEM_CHANGES_MAX
+        if len(self.matches) <= size:
+            return [self]
+        return [
+            LaneItem(self.dispatched, self.matches[start : start + size], self.only)
+            for start in range(0, len(self.matches), size)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneMark:
+    """Something to be told at its place in the order of a lane.
+
+    Attributes:
+        commit_lsn: Of the transaction that is the reason.
+        tell: Tells it.
+    """
+
+    commit_lsn: Lsn
+    tell: Callable[[], None]
 
 
 class LaneServices(Protocol):
@@ -108,10 +141,12 @@ class Lane:
         self.behind: Lsn | None = None
         self.timeouts_in_a_row = 0
         self._services = services
-        self._pending: deque[LaneItem] = deque()
+        self._pending: deque[LaneItem | LaneMark] = deque()
         self._pending_changes = 0
+        self._pending_bytes = 0
         self._in_flight: Lsn | None = None
         self._is_running = False
+        self._history = 0
         self._last_pushed: Lsn | None = None
         self._drained: list[Callable[[], None]] = []
 
@@ -124,7 +159,7 @@ class Lane:
         """Return the commit position of the first transaction not delivered yet."""
         if self._in_flight is not None:
             return self._in_flight
-        return self._pending[0].dispatched.transaction.commit_lsn if self._pending else None
+        return self._pending[0].commit_lsn if self._pending else None
 
     def is_idle(self) -> bool:
         """Tell whether nothing waits."""
@@ -138,9 +173,10 @@ class Lane:
             self._drained.append(call)
 
     def restart(self) -> None:
-        """Drop what waits: it belongs to a history that ended."""
+        """Drop what waits or is being judged: it belongs to a history that ended."""
+        self._history += 1
         self._pending.clear()
-        self._pending_changes = 0
+        self._pending_changes = self._pending_bytes = 0
         self.behind = None
         for channel in {channel for group in self.groups.values() for channel in group.channels}:
             channel.lag = channel.owed = None
@@ -150,31 +186,61 @@ class Lane:
         if self.behind is not None and item.only is None:
             return
         if not self._is_running and not _needs_judge(item.matches):
-            self.deliver(item, Question(), None)
-            self._last_pushed = item.dispatched.transaction.commit_lsn
+            self._deliver_unjudged(item)
+            self._last_pushed = item.commit_lsn
             return
-        if item.only is None and self._pending_changes > limits.LANE_PENDING_CHANGES_MAX:
-            self.behind = self._last_pushed or item.dispatched.transaction.commit_lsn
+        if item.only is None and self._is_full():
+            self._fall_behind(item)
             return
         self.append(item)
 
     def append(self, item: LaneItem) -> None:
         """Queue work whatever waits already (refilling an overflown lane, or one channel)."""
-        self._pending.append(item)
+        self._pending.extend(item.parts())
         self._pending_changes += len(item.matches)
-        self._last_pushed = item.dispatched.transaction.commit_lsn
+        self._pending_bytes += item.size_bytes()
+        self._last_pushed = item.commit_lsn
+        self._start()
+
+    def tell_in_order(self, mark: LaneMark) -> None:
+        """Have something told behind everything that waits, and before what comes later."""
+        if self.is_idle():
+            mark.tell()
+            return
+        self._pending.append(mark)
+        self._start()
+
+    def _is_full(self) -> bool:
+        return (
+            self._pending_changes > limits.LANE_PENDING_CHANGES_MAX
+            or self._pending_bytes > limits.LANE_PENDING_BYTES_MAX
+        )
+
+    def _start(self) -> None:
         if not self._is_running:
             self._is_running = True
             self._services.spawn_lane(self)
+
+    def _fall_behind(self, item: LaneItem) -> None:
+        """Stop accepting, and remember from where to read the ring.
+
+        If an earlier part of the same transaction was accepted (it is too large for memory, and
+        comes in segments), reading starts with its mark in the ring, which is told as ``resync``.
+        """
+        last = self._last_pushed or item.commit_lsn
+        self.behind = Lsn(last - 1) if last == item.commit_lsn else last
 
     async def run(self) -> None:
         """Work until nothing waits."""
         try:
             while self._pending or (self.behind is not None and self._services.refill(self)):
-                items = self._take()
-                self._in_flight = items[0].dispatched.transaction.commit_lsn
-                await self.work(items)
-                self._in_flight = None
+                items, mark = self._take()
+                if items:
+                    self._in_flight = items[0].commit_lsn
+                    await self.work(items)
+                    self._in_flight = None
+                if mark is not None:
+                    mark.tell()
         finally:
             self._in_flight = None
             self._is_running = False
@@ -182,37 +248,35 @@ class Lane:
             for call in drained:
                 call()
 
-    def _take(self) -> list[LaneItem]:
-        """Take whole transactions, at least one, up to the size of a good batch."""
-        items = [self._pending.popleft()]
-        count = len(items[0].matches)
+    def _take(self) -> tuple[list[LaneItem], LaneMark | None]:
+        """Take at least one item, up to the size of a good batch, or up to the next mark."""
+        items: list[LaneItem] = []
+        count = 0
         while self._pending and count < limits.JUDGEMENT_BATCH_ROWS_MAX:
             item = self._pending.popleft()
+            if isinstance(item, LaneMark):
+                return items, item
             items.append(item)
             count += len(item.matches)
-        self._pending_changes -= count
-        return items
+            self._pending_changes -= len(item.matches)
+            self._pending_bytes -= item.size_bytes()
+        if not self._pending_changes:
+            self._pending_bytes = 0
+        return items, None
 
     async def work(self, items: Sequence[LaneItem]) -> None:
         """Judge and deliver; what can not be judged becomes ``resync``."""
+        history = self._history
         items = self._without_stale(items)
         question = Question()
         for item in items:
             self._services.judging.ask(item.matches, question)
         if not question.row_count:
             for item in items:
-                self.deliver(item, question, None)
+                self._deliver_unjudged(item)
             return
-        try:
-            judgement = await self._services.judge(self, question, items)
-        except RoleUnusableError:
-            self._close_all(items, "role_not_usable: the role of this token can not be assumed")
-            return
-        except JudgementUnavailableError as error:
-            self._give_up(items, error)
-            return
-        except UnavailableError:
-            self._resync_all(items, "judgement_unavailable")
+        judgement = await self._judge(question, items)
+        if history != self._history or judgement is None:
             return
         self.timeouts_in_a_row = 0
         for item in self._without_stale(items):
@@ -220,6 +284,26 @@ class Lane:
                 self._resync_all([item], "rights_changed")
             else:
                 self.deliver(item, question, judgement)
+
+    async def _judge(self, question: Question, items: Sequence[LaneItem]) -> Judgement | None:
+        """Judge; None when that failed and whoever is concerned was told."""
+        try:
+            return await self._services.judge(self, question, items)
+        except RoleUnusableError:
+            self._close_all(items, "role_not_usable: the role of this token can not be assumed")
+        except JudgementUnavailableError as error:
+            self._give_up(items, error)
+        except UnavailableError:
+            self._resync_all(items, "judgement_unavailable")
+        return None
+
+    def _deliver_unjudged(self, item: LaneItem) -> None:
+        """Deliver what nobody has to be asked about, unless the rights known are newer than it."""
+        commit_lsn = item.commit_lsn
+        if any(match.group.entry.valid_since > commit_lsn for match in item.matches):
+            self._resync_all([item], "rights_changed")
+        else:
+            self.deliver(item, Question(), None)
 
     def _without_stale(self, items: Sequence[LaneItem]) -> list[LaneItem]:
         """Drop what was matched against a table that has changed since; its channels are told."""
@@ -268,8 +352,8 @@ class Lane:
             if frames:
                 self._send(item, change, frames)
         self._services.observe_written(item.dispatched.transaction.commit_time_us)
-        for channel in undecided:
-            if item.only is None or channel is item.only:
+        if undecided:
+            for channel in undecided & _channels_of([item]):
                 channel.resync("undecidable")
 
     def _send(
@@ -293,32 +377,33 @@ class Lane:
         data: bytes,
     ) -> None:
         transaction = item.dispatched.transaction
-        if item.only is None:
+        place = Place(transaction.commit_lsn, change.sequence)
+        if item.is_catch_up:
+            if item.is_stalled or channel.lag is None or channel.lag >= place:
+                return
+            if not channel.has_room():
+                item.is_stalled = True
+                return
+            channel.lag = place
+        else:
             if channel.lag is not None or channel.is_closed:
                 return
             if channel.owed is not None and not channel.is_owed(
                 transaction.xid, transaction.commit_lsn
             ):
                 return
-        elif item.is_stalled or change.sequence <= item.after_sequence:
-            return
-        elif not channel.has_room():
-            item.is_stalled = True
-            return
-        if channel.lag is None and not channel.has_room():
-            channel.lag = Place(transaction.commit_lsn, change.sequence - 1)
-            self._services.start_catch_up(self, channel)
-            return
+            if not channel.has_room():
+                channel.lag = Place(transaction.commit_lsn, change.sequence - 1)
+                self._services.start_catch_up(self, channel)
+                return
         channel.send(ids, data)
-        if channel.lag is not None:
-            channel.lag = Place(transaction.commit_lsn, change.sequence)
 
 
 def finish(item: LaneItem, channel: SubscribedChannel) -> None:
     """Record that a lagging channel has been given a whole transaction, if it had room."""
-    if channel.lag is not None and not item.is_stalled:
-        commit_lsn = item.dispatched.transaction.commit_lsn
-        channel.lag = Place(commit_lsn, END_OF_TRANSACTION)
+    end = Place(item.commit_lsn, END_OF_TRANSACTION)
+    if channel.lag is not None and channel.lag < end and not item.is_stalled:
+        channel.lag = end
 
 
 def _needs_judge(matches: Sequence[Match]) -> bool:

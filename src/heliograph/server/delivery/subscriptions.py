@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -22,7 +23,6 @@ from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, Subscr
 from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.dispatcher import Dispatcher
 from heliograph.server.delivery.groups import BindingGroup
-from heliograph.server.delivery.inbox import ChangeInbox
 from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.positions import PositionService, StreamPosition, Unsettled
 from heliograph.server.delivery.serving import ServingRules, why_withheld
@@ -39,7 +39,6 @@ class SubscriptionParts:
     Attributes:
         registry: Tables and rights.
         dispatcher: Lanes and index.
-        inbox: Watches the positions that are owed.
         positions: Fixes positions.
         unsettled: What is owed of the past.
         dependencies: Follows what policies read.
@@ -49,7 +48,6 @@ class SubscriptionParts:
 
     registry: TableRegistry
     dispatcher: Dispatcher
-    inbox: ChangeInbox
     positions: PositionService
     unsettled: Unsettled
     dependencies: Dependencies
@@ -228,8 +226,8 @@ class ChangeSubscriptionService:
         """File the bindings and hand over what is owed of the past; runs without an await."""
         channel.owed = position
         self._members[channel] = []
-        self._parts.inbox.watch_owed(channel)
         lane = self._add_groups(channel, planned, identity)
+        channel.catch_up = partial(self._parts.dispatcher.start_catch_up, lane, channel)
         for transaction in self._parts.unsettled.not_seen_by(position.snapshot):
             if transaction.commit_lsn > self._parts.dispatcher.last_dispatched():
                 continue
@@ -255,7 +253,6 @@ class ChangeSubscriptionService:
         channel.owed = before.owed
         channel.lag = Place(self._parts.dispatcher.last_dispatched(), END_OF_TRANSACTION)
         self._members[channel] = []
-        self._parts.inbox.watch_owed(channel)
         lane = self._add_groups(channel, planned, identity)
         old_lane = self._lane_of(before)
 
@@ -302,7 +299,6 @@ class ChangeSubscriptionService:
     def _close(self, channel: SubscribedChannel) -> None:
         """Take a channel out of everything; called once, when it ends."""
         self._wildcards.pop(channel, None)
-        self._parts.inbox.forget(channel)
         for group in self._members.pop(channel, ()):
             group.channels.pop(channel, None)
             if group.channels:

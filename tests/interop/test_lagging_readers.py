@@ -1,0 +1,118 @@
+"""What a subscriber is told whose connection has no room while tables and rights change."""
+
+import asyncio
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from raw_client import RawClient, table
+
+pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
+
+BOB = "00000000-0000-0000-0000-00000000000b"
+
+SCHEMA = """
+create table bulk (id int primary key, filler text, secret text);
+alter table bulk replica identity full;
+alter publication supabase_realtime add table bulk;
+revoke all on bulk from anon, authenticated;
+grant select (id, filler) on bulk to authenticated;
+"""
+
+
+@contextlib.asynccontextmanager
+async def two_readers(server):
+    """A client that reads and one that has stopped; both subscribed to the table."""
+    clients = [await RawClient.connect(server) for _ in range(2)]
+    readings = [asyncio.create_task(client.read()) for client in clients]
+    try:
+        for client in clients:
+            await client.join("b", server.token(BOB), table("bulk"))
+        clients[1].socket.transport.pause_reading()
+        yield clients
+    finally:
+        for client, reading in zip(clients, readings, strict=True):
+            await client.socket.close()
+            await reading
+
+
+async def fill(server, quick):
+    """Write more than the stopped client's buffers take; wait until the quick one has it."""
+    async with await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql:
+        for start in range(0, 12_000, 100):
+            await sql.execute(
+                "insert into bulk select n, repeat('x', 600), 'EARLY'"
+                " from generate_series(%s::int, %s::int) n",
+                (start, start + 99),
+            )
+    await quick.until(lambda: len(quick.changes("b")) == 12_000, 60)
+
+
+async def test_nothing_older_follows_the_news_that_the_table_was_emptied(start_server):
+    server = start_server(HELIOGRAPH_ALLOW_WITHOUT_RLS="bulk")
+    server.sql(SCHEMA)
+    async with two_readers(server) as (quick, slow):
+        await fill(server, quick)
+        server.sql("truncate bulk", "insert into bulk values (-1)")
+        await quick.until(lambda: has_last(quick))
+        slow.socket.transport.resume_reading()
+        await slow.until(lambda: has_last(slow), 60)
+        assert server.metrics()["heliograph_catch_ups_total"] >= 1
+        for client in (quick, slow):
+            assert told_after_resync(client, "truncated") == [-1]
+
+
+def has_last(client):
+    return client.frames[-1][3] == "postgres_changes" and '"id": -1' in json.dumps(
+        client.frames[-1]
+    )
+
+
+def told_after_resync(client, reason):
+    """Return the ids told after a resync."""
+    told = [frame for frame in client.frames if frame[3] in {"postgres_changes", "system"}]
+    places = [n for n, frame in enumerate(told) if frame[4].get("message") == f"resync: {reason}"]
+    assert len(places) == 1
+    return [frame[4]["data"]["record"]["id"] for frame in told[places[0] + 1 :]]
+
+
+async def test_a_column_granted_later_is_not_shown_of_what_was_committed_before(start_server):
+    server = start_server(HELIOGRAPH_ALLOW_WITHOUT_RLS="bulk")
+    server.sql(SCHEMA)
+    async with two_readers(server) as (quick, slow):
+        await fill(server, quick)
+        server.sql("grant select (secret) on bulk to authenticated")
+        server.sql("insert into bulk values (-1, '', 'LATE')")
+        await quick.until(lambda: "LATE" in json.dumps(quick.frames[-1]))
+        slow.socket.transport.resume_reading()
+        await slow.until(lambda: slow.systems("b")[1:], 60)
+        server.sql("insert into bulk values (-2, '', 'LAST')")
+        await slow.until(lambda: "LAST" in json.dumps(slow.frames[-1]))
+        assert "EARLY" not in json.dumps(quick.frames + slow.frames)
+        assert [said["message"] for said in slow.systems("b")[1:]] == ["resync: rights_changed"]
+
+
+async def test_a_large_transaction_is_judged_in_pieces_that_are_in_time(server):
+    server.sql(
+        "create table slow (id int primary key)",
+        "create function slowly() returns bool language plpgsql stable as"
+        " $$ begin perform pg_sleep(0.001); return true; end $$",
+        "alter table slow enable row level security",
+        "create policy p on slow for select to authenticated using (slowly() and id is not null)",
+        "alter publication supabase_realtime add table slow",
+    )
+    client = await RawClient.connect(server)
+    reading = asyncio.create_task(client.read())
+    await client.join("s", server.token(BOB), table("slow"))
+    # Some two seconds of judging; one statement may take JUDGEMENT_TIMEOUT_S = 1.
+    server.sql("insert into slow select generate_series(1, 1500)")
+    await client.until(lambda: len(client.changes("s")) >= 1_500 or client.systems("s")[1:], 60)
+    assert [change["record"]["id"] for change in client.changes("s")] == list(range(1, 1_501))
+    await client.socket.close()
+    await reading

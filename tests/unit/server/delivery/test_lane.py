@@ -1,0 +1,317 @@
+"""Order, overflow and lagging channels of one lane; the test plays the judge and the ring."""
+
+import asyncio
+
+import pytest
+
+from heliograph import limits
+from heliograph.core.matching.visibility import OldShown, Told, Verdict
+from heliograph.core.replication.lsn import ZERO_LSN, Lsn
+from heliograph.core.replication.row_change import ChangeKind
+from heliograph.core.replication.transaction import Transaction
+from heliograph.server.delivery.catch_up import catch_up
+from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
+from heliograph.server.delivery.counters import DeliveryCounters
+from heliograph.server.delivery.groups import Match
+from heliograph.server.delivery.lane import DispatchedTransaction, Lane, LaneItem, LaneMark
+
+pytestmark = pytest.mark.asyncio
+
+
+class Change:
+    kind = ChangeKind.INSERT
+    old = None
+    new = ("x",)
+
+    def __init__(self, sequence):
+        self.sequence = sequence
+        self.relation = self
+        self.oid = 7
+
+
+class Entry:
+    def __init__(self):
+        self.valid_since = ZERO_LSN
+        self.description = self
+        self.oid = 7
+        self.primary_key = ("id",)
+
+    def encoder(self, _shown):
+        return self
+
+    def encode(self, _kind, _new, _old, time_us, _key):
+        return str(time_us)
+
+
+class Group:
+    audience = ("authenticated", "{}")
+    shown = ("id",)
+    version = 1
+
+    def __init__(self, *, judged):
+        self.judged = judged
+        self.entry = Entry()
+        self.channels = {}
+
+    def needs_judge(self):
+        return self.judged
+
+
+class Judging:
+    def ask(self, matches, question):
+        question.row_count += sum(match.group.judged for match in matches)
+
+    def is_undecidable(self, _match):
+        return False
+
+    def told(self, _match, _question, _judgement):
+        return Told(ChangeKind.INSERT, OldShown.NOTHING)
+
+
+class Outlet:
+    def __init__(self):
+        self.told = []
+        self.is_full = False
+        self.drained = asyncio.Event()
+
+    def send_change(self, _ids, data):
+        self.told.append(data)
+
+    def send_system(self, *, status, message):
+        self.told.append(f"{status} {message}")
+
+    def has_room(self):
+        return not self.is_full
+
+    async def wait_room(self):
+        while self.is_full:
+            self.drained.clear()
+            await self.drained.wait()
+
+    def drain(self):
+        self.is_full = False
+        self.drained.set()
+
+
+class Services:
+    """What a lane needs; `gate` holds judgements back, `ring` is read by position."""
+
+    def __init__(self):
+        self.counters = DeliveryCounters()
+        self.judging = Judging()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.ring = self
+        self.kept = []
+        self.tasks = []
+        self.judged_at_once = []
+        self.dispatched = ZERO_LSN
+        self.lane = Lane("authenticated", "{}", self)
+
+    def spawn_lane(self, lane):
+        self.tasks.append(asyncio.create_task(lane.run()))
+
+    async def judge(self, _lane, question, _items):
+        self.judged_at_once.append(question.row_count)
+        await self.gate.wait()
+        return object()
+
+    def rights_changed(self, _judgement, _commit_lsn, _tables):
+        return False
+
+    def observe_written(self, _commit_time_us):
+        pass
+
+    def refill(self, _lane):
+        return False
+
+    def start_catch_up(self, lane, channel):
+        if not channel.is_held and not channel.is_catching_up:
+            self.tasks.append(asyncio.create_task(catch_up(self, lane, channel)))
+
+    def last_dispatched(self):
+        return self.dispatched
+
+    def covers(self, _lsn):
+        return True
+
+    def after(self, lsn, _oids, _limit):
+        return [item.dispatched.transaction for item in self.kept if item.commit_lsn > lsn], None
+
+    def item_for(self, _lane, transaction, channel):
+        (item,) = [kept for kept in self.kept if kept.dispatched.transaction is transaction]
+        return LaneItem(item.dispatched, item.matches, channel)
+
+    def push(self, item):
+        self.kept.append(item)
+        self.dispatched = item.commit_lsn
+        self.lane.push(item)
+
+    async def settle(self):
+        await asyncio.gather(*self.tasks)
+
+
+def transaction(commit_lsn, *, changes=1, size_bytes=10):
+    return Transaction(
+        commit_lsn=Lsn(commit_lsn),
+        end_lsn=Lsn(commit_lsn + 1),
+        xid=commit_lsn,
+        commit_time_us=commit_lsn,
+        relations=(),
+        truncated=(),
+        messages=(),
+        row_count=changes,
+        size_bytes=size_bytes,
+        is_too_large=False,
+    )
+
+
+def item(group, commit_lsn, *, changes=1, size_bytes=10):
+    matches = [
+        Match(Change(number), group, Verdict.YES, Verdict.NO, group.version)
+        for number in range(changes)
+    ]
+    whole = transaction(commit_lsn, changes=changes, size_bytes=size_bytes)
+    return LaneItem(DispatchedTransaction(whole), matches)
+
+
+def subscribed(services, group, *, started=True):
+    outlet = Outlet()
+    channel = SubscribedChannel(outlet, counters=services.counters, on_close=lambda _channel: None)
+    group.channels[channel] = (1,)
+    services.lane.groups[id(group)] = group
+    channel.catch_up = lambda: services.start_catch_up(services.lane, channel)
+    if started:
+        channel.start()
+    return channel, outlet
+
+
+async def test_what_is_told_in_order_comes_behind_what_waits_and_before_what_comes_later():
+    services, group = Services(), Group(judged=True)
+    channel, outlet = subscribed(services, group)
+    services.gate.clear()
+    services.push(item(group, 10))
+    services.push(item(group, 20))
+    services.lane.tell_in_order(LaneMark(Lsn(30), lambda: channel.resync("truncated")))
+    services.push(item(group, 40))
+    assert services.lane.first_unfinished() == 10
+    assert outlet.told == []
+    services.gate.set()
+    await services.settle()
+    assert outlet.told == ["10", "20", "error resync: truncated", "40"]
+    services.lane.tell_in_order(LaneMark(Lsn(50), lambda: channel.resync("truncated")))
+    assert outlet.told[-1] == "error resync: truncated"
+
+
+async def test_what_is_being_judged_when_another_history_begins_is_not_delivered():
+    services, group = Services(), Group(judged=True)
+    _, outlet = subscribed(services, group)
+    services.gate.clear()
+    services.push(item(group, 10))
+    await asyncio.sleep(0)
+    services.push(item(group, 20))
+    services.lane.restart()
+    services.push(item(group, 5))
+    services.gate.set()
+    await services.settle()
+    assert outlet.told == ["5"]
+
+
+async def test_a_lane_holds_no_more_bytes_than_its_bound_and_then_falls_behind():
+    services, group = Services(), Group(judged=True)
+    subscribed(services, group)
+    services.gate.clear()
+    half = limits.LANE_PENDING_BYTES_MAX // 2 + 1
+    for commit_lsn in (10, 20, 30, 40):
+        services.push(item(group, commit_lsn, size_bytes=half))
+    assert services.lane.behind == 20
+    services.gate.set()
+    await services.settle()
+
+
+async def test_a_lane_that_overflows_within_a_transaction_reads_it_again_from_the_ring():
+    services, group = Services(), Group(judged=True)
+    subscribed(services, group)
+    services.gate.clear()
+    segment = limits.LANE_PENDING_CHANGES_MAX + 1
+    services.push(item(group, 10, changes=segment))
+    services.push(item(group, 10))
+    assert services.lane.behind == 9
+    services.gate.set()
+    await services.settle()
+
+
+async def test_a_large_transaction_is_judged_in_pieces():
+    services, group = Services(), Group(judged=True)
+    _, outlet = subscribed(services, group)
+    size = limits.LANE_ITEM_CHANGES_MAX
+    services.push(item(group, 10, changes=size * 2 + 1))
+    await services.settle()
+    assert services.judged_at_once == [size, size, 1]
+    assert len(outlet.told) == size * 2 + 1
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+async def test_what_is_older_than_the_rights_known_is_not_shown_although_nobody_is_asked(is_busy):
+    services, group, busy = Services(), Group(judged=False), Group(judged=True)
+    _, outlet = subscribed(services, group)
+    services.gate.clear()
+    if is_busy:
+        services.push(item(busy, 10))
+        await asyncio.sleep(0)
+    group.entry.valid_since = Lsn(30)
+    services.push(item(group, 20))
+    services.push(item(group, 30))
+    services.gate.set()
+    await services.settle()
+    assert outlet.told == ["error resync: rights_changed", "30"]
+
+
+async def test_more_than_can_be_held_before_the_start_is_read_from_the_ring_after_it():
+    services, group = Services(), Group(judged=False)
+    channel, outlet = subscribed(services, group, started=False)
+    for commit_lsn in range(1, 1_201):
+        services.push(item(group, commit_lsn))
+    assert channel.lag is not None
+    assert services.tasks == []
+    channel.start()
+    await services.settle()
+    assert outlet.told == [str(number) for number in range(1, 1_201)]
+    assert channel.lag is None
+
+
+async def test_a_lagging_channel_that_is_told_resync_is_live_and_gets_nothing_older():
+    services, group = Services(), Group(judged=True)
+    channel, outlet = subscribed(services, group)
+    outlet.is_full = True
+    for commit_lsn in (10, 20):
+        services.push(item(group, commit_lsn))
+    await services.tasks[0]
+    assert channel.lag == Place(Lsn(10), -1)
+    services.gate.clear()
+    outlet.drain()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    # Now its catching up waits for a judgement.
+    channel.resync("truncated")
+    services.gate.set()
+    await services.settle()
+    services.push(item(group, 30))
+    await services.settle()
+    assert outlet.told == ["error resync: truncated", "30"]
+
+
+async def test_one_task_at_a_time_catches_up_for_a_channel():
+    services, group = Services(), Group(judged=False)
+    channel, outlet = subscribed(services, group)
+    outlet.is_full = True
+    services.push(item(group, 10))
+    await asyncio.sleep(0)
+    channel.resync("truncated")
+    services.push(item(group, 20))
+    assert len(services.tasks) == 1
+    outlet.drain()
+    await services.settle()
+    assert outlet.told == ["error resync: truncated", "20"]
+    assert channel.lag is None
+    assert Place(Lsn(20), 0) < Place(Lsn(20), END_OF_TRANSACTION)
