@@ -76,6 +76,7 @@ class ChangeInbox:
         self._rights_messages = parts.rights_messages
         self._clock = parts.clock
         self._waiting: deque[_Waiting] = deque()
+        self._in_work: _Waiting | None = None
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -96,17 +97,27 @@ class ChangeInbox:
             identity.timeline,
             identity.slot_name,
         )
-        if not same:
-            # Positions of another history may be lower than any known here.
-            self._ring.restart(Lsn(max(0, identity.start_lsn - 1)))
-            self._unsettled.clear()
-            self._rights_log.restart()
-            self._progress.restart(identity.start_lsn)
-            self._dispatcher.restart()
-            self._waiting.clear()
-            self._kept_up_to = identity.start_lsn
         if identity.slot_is_new or not same:
+            self._begin_anew(identity.start_lsn)
             self._dispatcher.resync_all("slot_recreated" if same else "history_changed")
+
+    def _begin_anew(self, start_lsn: Lsn) -> None:
+        """Forget everything kept: it does not join what comes.
+
+        Positions of another history may be lower than any known here, and definitions may have
+        changed without a message that reached us.
+        """
+        self._ring.restart(Lsn(max(0, start_lsn - 1)))
+        self._unsettled.clear()
+        self._rights_log.restart()
+        self._progress.restart(start_lsn)
+        self._dispatcher.restart()
+        self._preparation.distrust()
+        for waiting in self._waiting:
+            if waiting.oversize is not None and waiting is not self._in_work:
+                waiting.oversize.close()
+        self._waiting.clear()
+        self._kept_up_to = start_lsn
 
     def source_lost(self, reason: str) -> None:
         """Note that nothing arrives at the moment."""
@@ -158,25 +169,30 @@ class ChangeInbox:
             await self._filled.wait()
             self._filled.clear()
             while self._waiting:
-                waiting = self._waiting[0]
-                history = self.identity
+                waiting = self._in_work = self._waiting[0]
                 if self._preparation.is_needed(waiting.transaction, waiting.change):
                     await self._preparation.prepare(waiting.transaction, waiting.change)
                 if waiting.oversize is not None:
-                    await self._dispatch_oversize(waiting.oversize)
-                if history is not self.identity and not self._waiting:
+                    await self._dispatch_oversize(waiting, waiting.oversize)
+                self._in_work = None
+                if not self._is_first(waiting):
                     # Another history began meanwhile.
-                    break
+                    continue
                 self._dispatcher.dispatch(waiting.transaction)
                 self._waiting.popleft()
                 if len(self._waiting) <= _WAITING_MAX // 2:
                     self._room.set()
             self._room.set()
 
-    async def _dispatch_oversize(self, transaction: OversizeTransaction) -> None:
+    def _is_first(self, waiting: _Waiting) -> bool:
+        return bool(self._waiting) and self._waiting[0] is waiting
+
+    async def _dispatch_oversize(self, waiting: _Waiting, transaction: OversizeTransaction) -> None:
         mark = transaction.mark
         try:
             for segment in transaction.segments(self._dispatcher.key_places(mark)):
+                if not self._is_first(waiting):
+                    return
                 self._dispatcher.dispatch_changes(mark, segment)
                 await self._dispatcher.wait_drained(_SEGMENT_WAIT_S)
         except (LimitExceededError, StorageError, RemoteProtocolError) as error:

@@ -82,10 +82,13 @@ class Preparation:
         self._progress = parts.progress
         self._seen_relations: set[int] = set()
         self._fingerprint = ""
+        self._is_distrusted = False
         self.wildcards: WildcardSubscriptions | None = None
 
     def is_needed(self, transaction: Transaction, change: DefinitionChange | None) -> bool:
         """Tell whether a transaction must wait for the catalog."""
+        if self._is_distrusted:
+            return True
         if change is not None and self._concerned(change):
             return True
         for relation in transaction.changed_relations:
@@ -96,6 +99,10 @@ class Preparation:
                 return True
         return False
 
+    def distrust(self) -> None:
+        """Have everything known read again before the next transaction: messages were missed."""
+        self._is_distrusted = True
+
     def may_change_rights(self, change: DefinitionChange) -> bool:
         """Tell whether a changed definition may concern any judgement."""
         if change.is_general or self._registry.entries().keys() & change.tables:
@@ -105,6 +112,9 @@ class Preparation:
     async def prepare(self, transaction: Transaction, change: DefinitionChange | None) -> None:
         """Read again what the transaction changed; returns only when that succeeded."""
         concerned = set[int]() if change is None else self._concerned(change)
+        if self._is_distrusted:
+            concerned = set(self._registry.entries())
+            self._is_distrusted = False
         for relation in transaction.changed_relations:
             entry = self._registry.entry(relation.oid)
             if entry is not None and lay_out(entry.description, relation) is None:

@@ -1,0 +1,211 @@
+"""What the inbox forgets when what comes does not join what was read."""
+
+import asyncio
+
+import pytest
+
+from heliograph.core.changelog.ring import Ring
+from heliograph.core.replication.lsn import ZERO_LSN, Lsn
+from heliograph.core.replication.relation import Relation, ReplicaIdentity
+from heliograph.core.replication.transaction import Transaction
+from heliograph.ports.change_source import SourceIdentity
+from heliograph.server.delivery.counters import DeliveryCounters
+from heliograph.server.delivery.inbox import ChangeInbox, InboxParts
+from heliograph.server.delivery.positions import Unsettled
+from heliograph.server.delivery.progress import StreamProgress
+from heliograph.server.delivery.rights_log import RightsLog
+from heliograph.server.delivery.rights_messages import RightsMessages
+
+pytestmark = pytest.mark.asyncio
+
+TABLE = Relation(7, "public", "notes", ReplicaIdentity.FULL, ())
+
+
+class Clock:
+    def monotonic_s(self):
+        return 1.0
+
+    def unix_s(self):
+        return 1.0
+
+
+class Dispatcher:
+    def __init__(self):
+        self.counters = DeliveryCounters()
+        self.told = []
+
+    def dispatch(self, transaction):
+        self.told.append(int(transaction.commit_lsn))
+
+    def dispatch_changes(self, mark, segment):
+        self.told.append((int(mark.commit_lsn), *segment))
+
+    async def wait_drained(self, _timeout_s):
+        await asyncio.sleep(0)
+
+    def key_places(self, _transaction):
+        return {}
+
+    def restart(self):
+        self.told.append("restart")
+
+    def resync_all(self, reason):
+        self.told.append(reason)
+
+
+class Preparation:
+    """Holds up whatever is needed until the gate opens."""
+
+    def __init__(self):
+        self.needed = False
+        self.gate = asyncio.Event()
+        self.is_distrusted = False
+
+    def is_needed(self, _transaction, _change):
+        return self.needed
+
+    async def prepare(self, _transaction, _change):
+        await self.gate.wait()
+
+    def may_change_rights(self, _change):
+        return False
+
+    def distrust(self):
+        self.is_distrusted = True
+
+
+class Oversize:
+    def __init__(self, mark, on_segment):
+        self.mark = mark
+        self.on_segment = on_segment
+        self.is_closed = False
+
+    def segments(self, _wanted):
+        for number in range(3):
+            yield (number,)
+            self.on_segment()
+
+    def close(self):
+        self.is_closed = True
+
+
+class Kit:
+    def __init__(self):
+        self.dispatcher = Dispatcher()
+        self.preparation = Preparation()
+        self.ring = Ring(ZERO_LSN)
+        self.inbox = ChangeInbox(
+            InboxParts(
+                ring=self.ring,
+                dispatcher=self.dispatcher,
+                preparation=self.preparation,
+                progress=StreamProgress(request=lambda: None, nudge=self.nudge),
+                unsettled=Unsettled(),
+                rights_log=RightsLog(),
+                rights_messages=RightsMessages(None),
+                clock=Clock(),
+            )
+        )
+
+    async def nudge(self):
+        pass
+
+
+def identity(start_lsn, *, system="1", is_new=False):
+    return SourceIdentity(system, 1, "slot", is_new, Lsn(start_lsn))
+
+
+def transaction(commit_lsn):
+    return Transaction(
+        commit_lsn=Lsn(commit_lsn),
+        end_lsn=Lsn(commit_lsn + 1),
+        xid=commit_lsn,
+        commit_time_us=0,
+        relations=(TABLE,),
+        truncated=(),
+        messages=(),
+        row_count=1,
+        size_bytes=10,
+        is_too_large=False,
+    )
+
+
+async def run_until(kit, condition):
+    work = asyncio.create_task(kit.inbox.run())
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_a_reconnect_to_the_same_slot_continues():
+    kit = Kit()
+    kit.inbox.source_started(identity(5))
+    kit.inbox.receive_transaction(transaction(10))
+    kit.inbox.source_started(identity(5))
+    kit.inbox.receive_transaction(transaction(20))
+    assert kit.dispatcher.told == [10, 20]
+    assert kit.ring.covers(Lsn(10))
+    assert not kit.preparation.is_distrusted
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        (identity(30, is_new=True), "slot_recreated"),
+        (identity(3, system="2", is_new=True), "history_changed"),
+    ],
+)
+async def test_a_new_slot_or_another_history_forgets_what_does_not_join(after, reason):
+    kit = Kit()
+    kit.inbox.source_started(identity(5))
+    kit.inbox.receive_transaction(transaction(10))
+    kit.inbox.source_started(after)
+    assert kit.dispatcher.told == [10, "restart", reason]
+    assert kit.preparation.is_distrusted
+    assert kit.inbox.acknowledged_lsn() == after.start_lsn
+    assert not kit.ring.covers(Lsn(10))
+    kit.inbox.receive_transaction(transaction(40))
+    assert kit.dispatcher.told[-1] == 40
+
+
+async def test_what_waited_for_the_catalog_is_not_dispatched_into_another_history():
+    kit = Kit()
+    kit.inbox.source_started(identity(5))
+    kit.preparation.needed = True
+    kit.inbox.receive_transaction(transaction(100))
+    kit.inbox.receive_transaction(transaction(110))
+
+    def begin_another():
+        if kit.inbox.waiting == 2:
+            kit.inbox.source_started(identity(3, system="2"))
+            kit.inbox.receive_transaction(transaction(20))
+            kit.preparation.needed = False
+            kit.preparation.gate.set()
+        return not kit.inbox.waiting
+
+    work = asyncio.create_task(kit.inbox.run())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while not begin_another():
+            await asyncio.sleep(0)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert kit.dispatcher.told == ["restart", "history_changed", 20]
+
+
+async def test_an_oversize_transaction_of_a_history_that_ended_is_given_up():
+    kit = Kit()
+    kit.inbox.source_started(identity(5))
+    segments = []
+
+    def on_segment():
+        segments.append(None)
+        if len(segments) == 2:
+            kit.inbox.source_started(identity(3, system="2"))
+
+    oversize = Oversize(transaction(100), on_segment)
+    await kit.inbox.receive_oversize(oversize)
+    await run_until(kit, lambda: oversize.is_closed)
+    assert kit.dispatcher.told == [(100, 0), (100, 1), "restart", "history_changed"]
