@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from heliograph.core.channels.server_connection import ConnectionLimits
+from heliograph.core.wire.change_frame import SharedChangeFrames
 from heliograph.limits import CONNECTIONS_MAX, MESSAGE_BYTES_MAX
 from heliograph.ports.authenticator import Authenticator
 from heliograph.ports.change_subscriptions import ChangeSubscriptions
@@ -23,7 +24,7 @@ from heliograph.server.connection_registry import ConnectionRegistry
 from heliograph.server.health import ReadinessPart, health_routes
 from heliograph.server.metrics import CONTENT_TYPE, Metrics
 from heliograph.server.origins import OriginPolicy
-from heliograph.server.outbound import OutboundLimits, SlowConsumerWatch
+from heliograph.server.outbound import OutboundLimits, OutboundParts, SlowConsumerWatch, TickFlush
 from heliograph.server.websocket_handshake import (
     WEBSOCKET_PATHS,
     HandshakePolicy,
@@ -64,15 +65,21 @@ class ServerParts:
 
 def build_registry(parts: ServerParts) -> ConnectionRegistry:
     """Make the registry of all WebSockets; one for each process."""
+    frames = SharedChangeFrames()
     return ConnectionRegistry(
         parts=ConnectionParts(
             subscriptions=parts.subscriptions,
             authenticator=parts.authenticator,
             clock=parts.clock,
             metrics=parts.metrics,
-            watch=SlowConsumerWatch(parts.outbound_limits.write_deadline_s),
             limits=parts.connection_limits,
-            outbound_limits=parts.outbound_limits,
+            outbound=OutboundParts(
+                ticks=TickFlush(frames.release),
+                watch=SlowConsumerWatch(parts.outbound_limits.write_deadline_s),
+                traffic=parts.metrics.traffic,
+                limits=parts.outbound_limits,
+            ),
+            frames=frames,
         ),
         policy=HandshakePolicy(parts.authenticator, parts.origins),
         connections_max=parts.connections_max,

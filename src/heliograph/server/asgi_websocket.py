@@ -13,6 +13,7 @@ from typing import Any, Final
 from starlette.types import Receive, Scope, Send
 
 from heliograph.core.wire import close_codes
+from heliograph.core.wire.change_frame import ChangeFrames
 from heliograph.core.wire.websocket_frame import TEXT
 from heliograph.errors import FrameError
 from heliograph.limits import CLOSE_DEADLINE_S, MESSAGE_BYTES_MAX, OUTBOUND_BYTES_LOW
@@ -142,12 +143,19 @@ class AsgiTransport:
         self._staged.append((event, len(payload)))
         return len(payload)
 
-    def flush(self) -> None:
+    def stage_change(self, frames: ChangeFrames, ids: Sequence[int], data: bytes) -> int:
+        """Keep one change for the next flush."""
+        size, text = frames.text(ids, data)
+        self._staged.append(({"type": "websocket.send", "text": text}, size))
+        return size
+
+    def flush(self) -> int:
         """Hand all staged frames to the sending task."""
         self._queued.extend(self._staged)
         self._buffered_bytes += sum(size for _, size in self._staged)
         self._staged.clear()
         self._wake.set()
+        return self._buffered_bytes
 
     def discard(self) -> None:
         """Forget all staged frames."""

@@ -20,8 +20,7 @@ from heliograph.core.channels.results import (
     TokenUnverifiable,
     TokenVerified,
 )
-from heliograph.core.wire.change_frame import ChangeFrames, LegacyChangeFrames
-from heliograph.core.wire.websocket_frame import TEXT
+from heliograph.core.wire.change_frame import ChangeFrames
 from heliograph.errors import SubscriptionRefusedError, TokenError, UnavailableError
 from heliograph.limits import (
     HANDSHAKE_DEADLINE_S,
@@ -85,14 +84,14 @@ class ChannelDelivery:
         "_is_open",
         "_made",
         "_parts",
+        "_send_change",
         "_subscribing",
         "_verifying",
         "_waiting",
+        "has_room",
     )
 
-    def __init__(
-        self, channel_id: int, *, frames: ChangeFrames | LegacyChangeFrames, parts: ChannelParts
-    ) -> None:
+    def __init__(self, channel_id: int, *, frames: ChangeFrames, parts: ChannelParts) -> None:
         """Begin with nothing running.
 
         Args:
@@ -103,6 +102,9 @@ class ChannelDelivery:
         self._channel_id = channel_id
         self._frames = frames
         self._parts = parts
+        # Asked and called for every delivered frame.
+        self.has_room = parts.outbound.has_room
+        self._send_change = parts.outbound.send_change
         self._verifying: asyncio.Task[None] | None = None
         self._subscribing: asyncio.Task[None] | None = None
         self._made: ChangeSubscription | None = None
@@ -157,7 +159,7 @@ class ChannelDelivery:
     def send_change(self, ids: Sequence[int], data: bytes) -> None:
         """Queue one change; see the port."""
         if self._is_open:
-            self._parts.outbound.send(TEXT, self._frames.pieces(ids, data))
+            self._send_change(self._frames, ids, data)
 
     def send_system(self, *, status: str, message: str) -> None:
         """Queue a ``system`` message; before the join is answered it waits, within a bound."""
@@ -165,10 +167,6 @@ class ChannelDelivery:
             self._parts.owner.send_system(self._channel_id, status=status, message=message)
         elif len(self._waiting) < SYSTEM_MESSAGES_WAITING_MAX:
             self._waiting.append((status, message))
-
-    def has_room(self) -> bool:
-        """Tell whether the connection has room."""
-        return self._parts.outbound.has_room()
 
     async def wait_room(self) -> None:
         """Wait until the connection has drained, or is gone."""

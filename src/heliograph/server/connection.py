@@ -29,7 +29,7 @@ from heliograph.core.channels.results import Result
 from heliograph.core.channels.server_channel import Opening
 from heliograph.core.channels.server_connection import ConnectionLimits, ServerConnection
 from heliograph.core.wire import close_codes
-from heliograph.core.wire.change_frame import ChangeFrames, LegacyChangeFrames
+from heliograph.core.wire.change_frame import SharedChangeFrames
 from heliograph.core.wire.close_codes import CLOSE_CODES, CloseCode
 from heliograph.core.wire.json_codec import encode_text
 from heliograph.core.wire.websocket_frame import TEXT
@@ -39,12 +39,7 @@ from heliograph.ports.change_subscriptions import ChangeSubscriptions
 from heliograph.ports.clock import Clock
 from heliograph.server.channel_delivery import ChannelDelivery, ChannelParts
 from heliograph.server.metrics import Metrics
-from heliograph.server.outbound import (
-    Outbound,
-    OutboundLimits,
-    SlowConsumerWatch,
-    SocketTransport,
-)
+from heliograph.server.outbound import Outbound, OutboundParts, SocketTransport
 from heliograph.server.supervision import Supervisor
 
 _log = structlog.get_logger("heliograph.connection")
@@ -60,18 +55,18 @@ class ConnectionParts:
         authenticator: Verifies tokens.
         clock: Tells the time.
         metrics: Counts.
-        watch: Closes clients that stop reading.
         limits: What one client may send.
-        outbound_limits: What may wait for one client.
+        outbound: What the outbound buffers share.
+        frames: What channels of one topic share.
     """
 
     subscriptions: ChangeSubscriptions
     authenticator: Authenticator
     clock: Clock
     metrics: Metrics
-    watch: SlowConsumerWatch
     limits: ConnectionLimits
-    outbound_limits: OutboundLimits
+    outbound: OutboundParts
+    frames: SharedChangeFrames
 
 
 class Connection:
@@ -114,13 +109,7 @@ class Connection:
         self._transport = transport
         self._api_key = opening.api_key
         self._machine = ServerConnection(opening, now=self._now(), limits=parts.limits)
-        self._outbound = Outbound(
-            transport,
-            watch=parts.watch,
-            traffic=parts.metrics.traffic,
-            on_slow=self._close_slow,
-            limits=parts.outbound_limits,
-        )
+        self._outbound = Outbound(transport, parts=parts.outbound, on_slow=self._close_slow)
         self._deliveries: dict[int, ChannelDelivery] = {}
         self._closed_with: tuple[CloseCode, str] | None = None
         self._has_logged_malformed = False
@@ -277,8 +266,9 @@ class Connection:
             if channel is None:
                 message = f"channel {channel_id} asks for something after its end"
                 raise LocalProtocolError(message)
-            make = LegacyChangeFrames if channel.is_legacy else ChangeFrames
-            frames = make(channel.topic, self._machine.version)
+            frames = self._parts.frames.get(
+                channel.topic, self._machine.version, is_legacy=channel.is_legacy
+            )
             parts = ChannelParts(
                 subscriptions=self._parts.subscriptions,
                 authenticator=self._parts.authenticator,

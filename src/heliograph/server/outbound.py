@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from heliograph import limits
+from heliograph.core.wire.change_frame import ChangeFrames
 
 
 class SocketTransport(Protocol):
@@ -25,8 +26,12 @@ class SocketTransport(Protocol):
         """Keep one frame's payload for the next `flush`; return the bytes it will take."""
         ...
 
-    def flush(self) -> None:
-        """Write all staged frames at once."""
+    def stage_change(self, frames: ChangeFrames, ids: Sequence[int], data: bytes) -> int:
+        """Keep one change frame for the next `flush`; return the bytes it will take."""
+        ...
+
+    def flush(self) -> int:
+        """Write all staged frames at once; return `buffered_bytes` afterwards."""
         ...
 
     def discard(self) -> None:
@@ -81,14 +86,16 @@ class SlowConsumerWatch:
 
     def add(self, outbound: "Outbound") -> None:
         """Watch a connection until everything was taken."""
-        if outbound not in self._waiting:
+        if not outbound.is_watched:
+            outbound.is_watched = True
             loop = asyncio.get_running_loop()
             self._waiting[outbound] = (outbound.taken_bytes(), loop.time())
             if self._timer is None:
                 self._timer = loop.call_later(self._interval_s, self._look)
 
     def remove(self, outbound: "Outbound") -> None:
-        """Stop watching a connection that is gone."""
+        """Stop watching a connection."""
+        outbound.is_watched = False
         self._waiting.pop(outbound, None)
 
     def _look(self) -> None:
@@ -97,7 +104,7 @@ class SlowConsumerWatch:
         now_s = loop.time()
         for outbound, (taken_before, since_s) in list(self._waiting.items()):
             if outbound.waiting_bytes() == 0:
-                self._waiting.pop(outbound, None)
+                self.remove(outbound)
                 outbound.wake()
                 continue
             taken = outbound.taken_bytes()
@@ -105,55 +112,113 @@ class SlowConsumerWatch:
                 self._waiting[outbound] = (taken, now_s)
                 outbound.wake()
             elif now_s - since_s >= self._write_deadline_s:
-                self._waiting.pop(outbound, None)
+                self.remove(outbound)
                 outbound.give_up("nothing was read in time")
         self._timer = loop.call_later(self._interval_s, self._look) if self._waiting else None
 
 
+class TickFlush:
+    """Flushes every connection that something was queued for, once per tick; one callback for all.
+
+    A callback for each costs a tenth more per frame (measured, one frame to 500 sockets).
+    """
+
+    def __init__(self, after: Callable[[], None]) -> None:
+        """Begin with nothing due.
+
+        Args:
+            after: Called when all are flushed: what they shared during the tick may go.
+        """
+        self._after = after
+        self._due: list[Outbound] = []
+
+    def add(self, outbound: "Outbound") -> None:
+        """Flush a connection when the callbacks that are running now are done."""
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._due.append(outbound)
+
+    def _flush(self) -> None:
+        """Flush in the order of queueing; a bug in one does not hold up the others."""
+        due, self._due = self._due, []
+        due.reverse()
+        try:
+            while due:
+                due.pop().flush()
+        finally:
+            for outbound in reversed(due):
+                self.add(outbound)
+            self._after()
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundParts:
+    """What the outbound buffers of all connections share.
+
+    Attributes:
+        ticks: Flushes them.
+        watch: Closes clients that stop reading.
+        traffic: Totals to add to.
+        limits: The marks.
+    """
+
+    ticks: TickFlush
+    watch: SlowConsumerWatch
+    traffic: Traffic
+    limits: OutboundLimits
+
+
 class Outbound:
-    """One connection's outbound buffer."""
+    """One connection's outbound buffer.
+
+    Every delivered frame passes here: what is asked for each of them is answered without a call
+    into the transport where that is possible.
+
+    Attributes:
+        is_watched: Whether `SlowConsumerWatch` looks after it; set there.
+    """
 
     __slots__ = (
+        "_held_bytes",
         "_is_closed",
         "_is_paused",
         "_is_scheduled",
         "_limits",
-        "_loop",
         "_on_slow",
         "_staged_bytes",
+        "_ticks",
         "_traffic",
         "_transport",
         "_waiters",
         "_watch",
         "_written_bytes",
+        "is_watched",
     )
 
     def __init__(
         self,
         transport: SocketTransport,
         *,
-        watch: SlowConsumerWatch,
-        traffic: Traffic,
+        parts: OutboundParts,
         on_slow: Callable[[str], None],
-        limits: OutboundLimits,
     ) -> None:
         """Begin empty.
 
         Args:
             transport: Where frames go.
-            watch: Closes clients that stop reading.
-            traffic: Totals to add to.
+            parts: What all buffers share.
             on_slow: Called once with the reason when this client is a slow consumer.
-            limits: The marks.
         """
         self._transport = transport
-        self._watch = watch
-        self._traffic = traffic
+        self._ticks = parts.ticks
+        self._watch = parts.watch
+        self._traffic = parts.traffic
+        self._limits = parts.limits
         self._on_slow = on_slow
-        self._limits = limits
-        self._loop = asyncio.get_running_loop()
         self._staged_bytes = 0
+        self._held_bytes = 0
         self._written_bytes = 0
+        self.is_watched = False
         self._is_scheduled = False
         self._is_paused = False
         self._is_closed = False
@@ -161,15 +226,27 @@ class Outbound:
 
     def send(self, opcode: int, pieces: Sequence[bytes]) -> None:
         """Queue one frame; never blocks. After the end it does nothing."""
+        if not self._is_closed:
+            self._queued(self._transport.stage(opcode, pieces))
+
+    def send_change(self, frames: ChangeFrames, ids: Sequence[int], data: bytes) -> None:
+        """Queue one change; like `send`."""
+        if not self._is_closed:
+            self._queued(self._transport.stage_change(frames, ids, data))
+
+    def flush(self) -> None:
+        """Hand over what one tick has queued, unless the transport is full."""
+        self._is_scheduled = False
         if self._is_closed:
             return
-        self._staged_bytes += self._transport.stage(opcode, pieces)
-        self._traffic.frames_sent += 1
-        if not self._is_scheduled:
-            self._is_scheduled = True
-            self._loop.call_soon(self._flush)
-        elif self._staged_bytes > self._limits.bytes_high:
-            self._check_maximum()
+        waiting = self.waiting_bytes() if self._is_paused else self._write()
+        if waiting:
+            if not self.is_watched:
+                self._watch.add(self)
+            if waiting > self._limits.bytes_max:
+                self._give_up_full()
+        if self._waiters:
+            self.wake()
 
     def waiting_bytes(self) -> int:
         """Return the bytes queued that the network has not taken."""
@@ -180,13 +257,20 @@ class Outbound:
         return self._written_bytes - self._transport.buffered_bytes()
 
     def has_room(self) -> bool:
-        """Tell whether more should be queued now."""
-        return self.waiting_bytes() < self._limits.bytes_high
+        """Tell whether more should be queued now.
+
+        What the transport holds only shrinks between two flushes, so that the figure of the last
+        one is enough to say yes.
+        """
+        bytes_high = self._limits.bytes_high
+        return (
+            self._staged_bytes + self._held_bytes < bytes_high or self.waiting_bytes() < bytes_high
+        )
 
     async def wait_room(self) -> None:
         """Wait until the buffer has drained to its low mark, or the connection is gone."""
         while not self._is_closed and not self.has_room():
-            waiter = self._loop.create_future()
+            waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
 
@@ -197,8 +281,7 @@ class Outbound:
     def resume(self) -> None:
         """Learn that the transport has room again."""
         self._is_paused = False
-        if not self._is_closed:
-            self._flush()
+        self.flush()
 
     def wake(self) -> None:
         """Let those who wait for room go on, if there is."""
@@ -230,28 +313,32 @@ class Outbound:
         self._watch.remove(self)
         self.wake()
 
-    def _flush(self) -> None:
-        """Hand over what one tick has queued, unless the transport is full."""
-        self._is_scheduled = False
-        if self._is_closed:
-            return
-        if not self._is_paused:
-            self._write()
-        if self.waiting_bytes() > 0:
-            self._watch.add(self)
-            self._check_maximum()
-        self.wake()
+    def _queued(self, size: int) -> None:
+        """Count one frame and have it flushed."""
+        self._staged_bytes += size
+        self._traffic.frames_sent += 1
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._ticks.add(self)
+        elif (
+            self._staged_bytes > self._limits.bytes_high
+            and self.waiting_bytes() > self._limits.bytes_max
+        ):
+            self._give_up_full()
 
-    def _write(self) -> None:
-        """Write all staged frames at once."""
-        if self._staged_bytes:
-            self._written_bytes += self._staged_bytes
-            self._traffic.bytes_sent += self._staged_bytes
-            self._traffic.writes += 1
-            self._staged_bytes = 0
-            self._transport.flush()
+    def _write(self) -> int:
+        """Write all staged frames at once; return what waits afterwards."""
+        staged_bytes = self._staged_bytes
+        if not staged_bytes:
+            return self._transport.buffered_bytes()
+        traffic = self._traffic
+        traffic.bytes_sent += staged_bytes
+        traffic.writes += 1
+        self._written_bytes += staged_bytes
+        self._staged_bytes = 0
+        self._held_bytes = held_bytes = self._transport.flush()
+        return held_bytes
 
-    def _check_maximum(self) -> None:
+    def _give_up_full(self) -> None:
         """Give up on a client for whom too much waits."""
-        if self.waiting_bytes() > self._limits.bytes_max:
-            self.give_up(f"more than {self._limits.bytes_max} bytes wait to be read")
+        self.give_up(f"more than {self._limits.bytes_max} bytes wait to be read")

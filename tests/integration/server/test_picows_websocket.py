@@ -89,6 +89,14 @@ class RawSocket:
                 (size,) = struct.unpack("!Q", await self.reader.readexactly(8))
             return first & 0xF, await self.reader.readexactly(size)
 
+    async def join(self):
+        """Join a channel and wait until it is subscribed to ``orders``."""
+        config = {"postgres_changes": [{"event": "*", "schema": "public", "table": "orders"}]}
+        join = ["1", "1", "realtime:room", "phx_join", {"config": config}]
+        self.send_frame(1, json.dumps(join).encode())
+        while b"Subscribed to PostgreSQL" not in (await self.frame())[1]:
+            pass
+
     async def close_code(self):
         """Skip to the close frame; return its code, then see the end of the stream."""
         while (frame := await self.frame())[0] != 8:
@@ -319,6 +327,56 @@ async def test_a_bug_in_a_callback_closes_with_1011_and_says_nothing(monkeypatch
         socket.send_frame(1, HEARTBEAT)
         assert await socket.frame() == (8, (1011).to_bytes(2, "big"))
     assert "callback_failed" in capsys.readouterr().out
+
+
+# --- Writing --------------------------------------------------------------------------------
+
+
+async def test_what_the_kernel_takes_in_part_arrives_whole_and_in_order_before_the_close(
+    monkeypatch,
+):
+    monkeypatch.setattr("heliograph.server.picows_websocket.CLOSE_DEADLINE_S", 10.0)
+    async with running_server() as server, RawConnection(server) as socket:
+        await socket.join()
+        socket.writer.transport.pause_reading()
+        (subscription,) = server.subscriptions.made
+        sent = 0
+        while subscription.outlet.has_room():
+            # Of every size of header, and several in one write.
+            for size in (10, 500, 70_000):
+                subscription.send({"id": sent, "text": "x" * size})
+                sent += 1
+            await asyncio.sleep(0)
+        assert server.metric("outbound_waiting_bytes") > 500_000
+        server.stop.request()
+        await wait_until(lambda: subscription.is_closed)
+        socket.writer.transport.resume_reading()
+        arrived = []
+        while (frame := await socket.frame())[0] == 1:
+            message = json.loads(frame[1])
+            if message[3] == "postgres_changes":
+                arrived.append(message[4]["data"]["record"]["id"])
+        assert arrived == list(range(sent))
+        assert frame[0] == 8
+        assert int.from_bytes(frame[1][:2], "big") == 1012
+
+
+async def test_a_line_that_is_cut_while_much_waits_ends_its_connection_only():
+    async with running_server() as server, RawConnection(server) as other:
+        async with RawConnection(server) as socket:
+            await socket.join()
+            await other.join()
+            socket.writer.transport.pause_reading()
+            stalled, live = server.subscriptions.made
+            while stalled.outlet.has_room():
+                stalled.send({"text": "x" * 50_000})
+                await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while not stalled.is_closed:
+                stalled.send({"text": "x"})
+                await asyncio.sleep(0)
+        live.send({"id": 7})
+        assert json.loads((await other.frame())[1])[4]["data"]["record"] == {"id": 7}
 
 
 # --- The constructor that is not public -----------------------------------------------------

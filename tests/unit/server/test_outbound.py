@@ -3,8 +3,17 @@ import contextlib
 
 import pytest
 
+from heliograph.core.wire.change_frame import SharedChangeFrames
+from heliograph.core.wire.messages import SerializerVersion
 from heliograph.core.wire.websocket_frame import TEXT
-from heliograph.server.outbound import Outbound, OutboundLimits, SlowConsumerWatch, Traffic
+from heliograph.server.outbound import (
+    Outbound,
+    OutboundLimits,
+    OutboundParts,
+    SlowConsumerWatch,
+    TickFlush,
+    Traffic,
+)
 
 pytestmark = pytest.mark.asyncio
 
@@ -22,9 +31,15 @@ class FakeTransport:
         self.staged.append(b"".join(pieces))
         return len(self.staged[-1])
 
+    def stage_change(self, frames, ids, data):
+        size, pieces = frames.framed(ids, data)
+        self.staged.append(b"".join(pieces))
+        return size
+
     def flush(self):
         self.writes.append(b"".join(self.staged))
         self.staged.clear()
+        return self.buffered_bytes()
 
     def discard(self):
         self.staged.clear()
@@ -40,16 +55,16 @@ class FakeTransport:
 
 
 class Bench:
-    def __init__(self, limits=LIMITS):
+    def __init__(self, limits=LIMITS, ticks=None):
         self.transport, self.traffic, self.slow = FakeTransport(), Traffic(), []
         self.watch = SlowConsumerWatch(limits.write_deadline_s)
-        self.outbound = Outbound(
-            self.transport,
+        self.parts = OutboundParts(
+            ticks=TickFlush(lambda: None) if ticks is None else ticks,
             watch=self.watch,
             traffic=self.traffic,
-            on_slow=self.slow.append,
             limits=limits,
         )
+        self.outbound = Outbound(self.transport, parts=self.parts, on_slow=self.slow.append)
 
     def send(self, size):
         self.outbound.send(TEXT, (b"x" * size,))
@@ -189,3 +204,91 @@ async def test_close_writes_the_rest_first_and_nothing_afterwards():
     assert bench.transport.writes == [b"x" * 5]
     assert bench.transport.closed == (1012, "why")
     assert bench.slow == []
+
+
+async def test_a_change_is_queued_like_any_frame():
+    bench = Bench()
+    frames = SharedChangeFrames().get("realtime:a", SerializerVersion.V2, is_legacy=False)
+    bench.send(1)
+    bench.outbound.send_change(frames, [1], b"{}")
+    _, pieces = frames.framed([1], b"{}")
+    waiting = 1 + len(b"".join(pieces))
+    assert bench.outbound.waiting_bytes() == waiting
+    await asyncio.sleep(0)
+    assert bench.transport.writes == [b"x" + b"".join(pieces)]
+    assert (bench.traffic.frames_sent, bench.traffic.bytes_sent) == (2, waiting)
+    bench.outbound.end()
+    bench.outbound.send_change(frames, [1], b"{}")
+    assert bench.transport.staged == []
+
+
+async def test_room_is_found_again_when_the_transport_drained_without_a_word():
+    bench = Bench()
+    bench.send(100)
+    await asyncio.sleep(0)
+    assert not bench.outbound.has_room()
+    bench.transport.taken = 1
+    assert bench.outbound.has_room()
+    bench.send(1)
+    assert not bench.outbound.has_room()
+    bench.outbound.end()
+
+
+async def test_a_client_that_took_everything_is_watched_anew_the_next_time():
+    bench = Bench()
+    for taken in (10, 20):
+        bench.send(10)
+        await asyncio.sleep(0)
+        assert bench.outbound.is_watched
+        bench.transport.taken = taken
+        await bench.wait(lambda: not bench.outbound.is_watched)
+    bench.send(10)
+    await bench.wait(lambda: bench.slow)
+    assert bench.slow == ["nothing was read in time"]
+    bench.outbound.end()
+
+
+async def test_all_connections_of_a_tick_are_flushed_in_order_and_then_the_end_is_told():
+    order = []
+    ticks = TickFlush(lambda: order.append("end"))
+    benches = [Bench(ticks=ticks) for _ in range(3)]
+    for number, bench in enumerate(benches):
+        bench.transport.flush = lambda number=number: order.append(number) or 0
+        bench.send(1)
+        bench.send(1)
+    await asyncio.sleep(0)
+    assert order == [0, 1, 2, "end"]
+    for bench in benches:
+        bench.outbound.end()
+
+
+async def test_a_connection_whose_flush_fails_holds_up_nobody():
+    failures = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _loop, context: failures.append(str(context["exception"]))
+    )
+    ticks = TickFlush(lambda: None)
+    first, failing, last = (Bench(ticks=ticks) for _ in range(3))
+
+    def fail():
+        raise RuntimeError("planted")
+
+    failing.transport.flush = fail
+    for bench in (first, failing, last):
+        bench.send(1)
+    await last.wait(lambda: last.transport.writes)
+    assert first.transport.writes == last.transport.writes == [b"x"]
+    assert failures == ["planted"]
+    for bench in (first, failing, last):
+        bench.outbound.end()
+
+
+async def test_what_is_queued_during_a_flush_goes_out_in_the_next_tick():
+    ticks = TickFlush(lambda: None)
+    first, second = Bench(ticks=ticks), Bench(ticks=ticks)
+    first.transport.flush = lambda: second.send(7) or 0
+    first.send(1)
+    await second.wait(lambda: second.transport.writes)
+    assert second.transport.writes == [b"x" * 7]
+    first.outbound.end()
+    second.outbound.end()
