@@ -107,6 +107,8 @@ async def open_session(
             client_encoding="UTF8",
             application_name=reader_name(slot_name),
             replication="database" if is_replication else None,
+            # psycopg prepares what it runs often, and a replication connection can not.
+            prepare_threshold=None,
         )
     except psycopg.Error as error:
         text = failure_text(error)
