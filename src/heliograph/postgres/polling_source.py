@@ -9,7 +9,7 @@ and PostgreSQL decodes everything since the confirmed position for each one.
 import asyncio
 import contextlib
 import random  # noqa: TID251 - only the type: the caller gives the generator
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -38,14 +38,16 @@ _HISTORY: Final = """
       from pg_control_system()
 """
 
+#: A cursor of SQL, not of the driver: it ends with its transaction, also when a poll is cancelled.
 _PEEK: Final = """
-    select data from pg_logical_slot_peek_binary_changes(
+    declare heliograph_poll no scroll cursor for
+     select data from pg_logical_slot_peek_binary_changes(
         %s, null, %s, 'proto_version', '1', 'publication_names', %s, 'messages', 'true')
 """
 
-_ADVANCE: Final = "select pg_replication_slot_advance(%s, %s)"
+_FETCH: Final = f"fetch forward {limits.POLL_FETCH_ROWS} from heliograph_poll"
 
-_CURSOR: Final = "heliograph_poll"
+_ADVANCE: Final = "select pg_replication_slot_advance(%s, %s)"
 
 
 class PollingSource:
@@ -181,10 +183,9 @@ class PollingSource:
         """Yield the messages of one poll; a cursor bounds what is in memory."""
         names = ",".join(sql.Identifier(name).as_string() for name in self._options.publications)
         try:
-            async with session.transaction(), session.cursor(_CURSOR, binary=True) as cursor:
-                async with asyncio.timeout(limits.POLL_TIMEOUT_S):
-                    await cursor.execute(_PEEK, (self._options.slot_name, most, names))
-                while rows := await self._fetch(cursor):
+            async with session.transaction():
+                await self._execute(session, _PEEK, (self._options.slot_name, most, names))
+                while rows := await (await self._execute(session, _FETCH)).fetchall():
                     for (payload,) in rows:
                         yield payload
         except TimeoutError as cause:
@@ -193,9 +194,14 @@ class PollingSource:
         except psycopg.Error as cause:
             raise refused(cause) from cause
 
-    async def _fetch(self, cursor: psycopg.AsyncServerCursor[TupleRow]) -> list[TupleRow]:
+    async def _execute(
+        self,
+        session: AsyncConnection[TupleRow],
+        statement: str,
+        parameters: Sequence[object] | None = None,
+    ) -> psycopg.AsyncCursor[TupleRow]:
         async with asyncio.timeout(limits.POLL_TIMEOUT_S):
-            return await cursor.fetchmany(limits.POLL_FETCH_ROWS)
+            return await session.execute(statement.encode(), parameters, binary=True)
 
     async def _receive(self, sink: ChangeSink, payload: bytes) -> None:
         match self._stream.receive_message(payload):
