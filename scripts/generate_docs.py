@@ -5,7 +5,8 @@ Usage: ``python scripts/generate_docs.py [--check]``
 - ``docs/reference/errors.md`` from the error tree (``heliograph/errors.py``),
 - ``docs/reference/limits.md`` from the constants and their comments (``heliograph/limits.py``),
 - ``docs/reference/config.md`` from the settings (``heliograph/config/``),
-- ``docs/reference/close-codes.md`` from the table in ``heliograph/core/wire/close_codes.py``.
+- ``docs/reference/close-codes.md`` from the table in ``heliograph/core/wire/close_codes.py``,
+- ``docs/reference/metrics.md`` from the metrics themselves (``heliograph/server/``).
 
 With ``--check`` nothing is written; the exit code is 1 if a page differs from the code.
 A test does the same comparison.
@@ -20,9 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from prometheus_client.metrics import MetricWrapperBase
+
 from heliograph import errors, limits
 from heliograph.config import Bounds, Settings, settings_of
+from heliograph.config.setting import default_text
 from heliograph.core.wire.close_codes import CLOSE_CODES
+from heliograph.server.delivery.counters import DeliveryCounters
+from heliograph.server.delivery.delivery_metrics import delivery_families
+from heliograph.server.metrics import Metrics
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -198,9 +205,9 @@ def config_page() -> str:
 def _setting_rows(settings_class: "type[DataclassInstance]") -> list[str]:
     """Return the table of one settings class."""
     rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
-    for setting in settings_of(settings_class).values():
+    for name, setting in settings_of(settings_class).items():
         variables = " or ".join(f"`{variable}`" for variable in setting.variables)
-        default = f"{setting.default_text} {setting.unit}".strip()
+        default = f"{default_text(settings_class, name)} {setting.unit}".strip()
         marks = [
             mark
             for mark, is_set in (
@@ -212,6 +219,39 @@ def _setting_rows(settings_class: "type[DataclassInstance]") -> list[str]:
         meaning = setting.meaning + (f" *({', '.join(marks)})*" if marks else "")
         rows.append(f"| {variables} | {_cell(default)} | {_cell(meaning)} |")
     return rows
+
+
+# --- metrics.md -----------------------------------------------------------------------------
+
+
+def metrics_page() -> str:
+    """Return the page of all metrics: those of the server, then those of delivery."""
+    lines = [
+        "# Metrics\n",
+        _NOTICE.format(source="src/heliograph/server/"),
+        "`GET /metrics` answers in Prometheus' text format. Labels are words of ours: codes,",
+        "reasons, names of events and queues; never a table, a topic, a role or anything that a",
+        "client chose. A counter with labels appears when it first counts. Sizes are in bytes,",
+        "times in seconds. Keep the address away from the public.\n",
+        "| Metric | Kind | Labels | Meaning |",
+        "|---|---|---|---|",
+    ]
+    metrics = Metrics()
+    labels = {
+        metric.describe()[0].name: metric._labelnames  # noqa: SLF001 - the library has no getter
+        for metric in vars(metrics).values()
+        if isinstance(metric, MetricWrapperBase)
+    }
+    families = [
+        *metrics.registry.collect(),
+        *delivery_families(DeliveryCounters(), forged_messages=0, failed_tasks=0),
+    ]
+    for family in sorted(families, key=lambda family: family.name):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        own = labels.get(family.name) or getattr(family, "_labelnames", ())
+        told = ", ".join(f"`{label}`" for label in own)
+        lines.append(f"| `{name}` | {family.type} | {told} | {_cell(family.documentation)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _cell(text: str) -> str:
@@ -229,6 +269,7 @@ def pages() -> Mapping[Path, str]:
         REFERENCE / "limits.md": limits_page(),
         REFERENCE / "config.md": config_page(),
         REFERENCE / "close-codes.md": close_codes_page(),
+        REFERENCE / "metrics.md": metrics_page(),
     }
 
 

@@ -52,3 +52,21 @@ def test_constants_share_the_comment_above_them(generator: ModuleType) -> None:
 def test_a_limit_without_a_reason_is_refused(generator: ModuleType) -> None:
     with pytest.raises(ValueError, match="A_S has no comment"):
         generator.read_limits("A_S: Final = 1\n")
+
+
+def test_the_settings_show_the_defaults_that_hold(generator: ModuleType) -> None:
+    page = generator.config_page()
+    assert "| `HELIOGRAPH_PORT` | 8000 |" in page
+    assert "| `HELIOGRAPH_RING_BYTES_MAX` | 268435456 bytes |" in page
+    assert "None" not in page
+
+
+def test_every_metric_is_described_with_its_labels(generator: ModuleType) -> None:
+    page = generator.metrics_page()
+    for row in (
+        "| `heliograph_closes_total` | counter | `code`, `reason` | Sockets closed. |",
+        "| `heliograph_resyncs_total` | counter | `reason` |",
+        "| `heliograph_queue_depth` | gauge | `queue` |",
+        "| `heliograph_commit_to_write_seconds` | histogram |  |",
+    ):
+        assert row in page
