@@ -342,6 +342,16 @@ POSTGRES_CONNECT_TIMEOUT_S: Final = 10
 #: Seconds for checking an external database before it is used: a handful of short statements.
 POSTGRES_CHECK_TIMEOUT_S: Final = 30.0
 
+#: Seconds between two looks at a database that is served, and for the answer to one. `/ready` tells
+#: what the last look found, so it is wrong for at most their sum. Shorter: statements for nothing;
+#: longer: a balancer goes on sending clients to a server that can not serve them.
+DATABASE_LOOK_INTERVAL_S: Final = 2.0
+DATABASE_LOOK_TIMEOUT_S: Final = 2.0
+
+#: Looks kept to tell how many seconds the reader is behind: an hour of them. More would only tell
+#: apart lags that are a disaster either way.
+DATABASE_LOOKS_KEPT_MAX: Final = 1_800
+
 # --- heliograph tail -----------------------------------------------------------------------
 
 #: Seconds between two heartbeats, as in the official clients; the server closes after 60 s of

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import structlog
 
+from heliograph.cli.database_watch import DatabaseWatch
 from heliograph.config import Settings
 from heliograph.core.changelog.ring import Ring, RingBounds
 from heliograph.core.channels.server_connection import ConnectionLimits
 from heliograph.core.matching.visibility import DeleteVisibility, LeaveEvents
 from heliograph.core.replication.lsn import ZERO_LSN
-from heliograph.errors import UnavailableError
 from heliograph.ports.change_source import ChangeSource, SourceState
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.bootstrap import PreparedDatabase, prepare_database
@@ -39,9 +39,6 @@ from heliograph.server.uvicorn_server import BoundAddress, ListenSettings, StopR
 
 _log = structlog.get_logger("heliograph.server")
 
-#: Seconds between two looks at the slot, for the metrics.
-_SLOT_LOOK_S = 5.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
@@ -53,8 +50,7 @@ class ServerOptions:
         allows_local_origins: Whether pages of this machine may connect.
         spill_folder: Where transactions too large for memory wait; None: the temporary folder.
         on_ready: Called once, when clients may connect and changes flow.
-        stop: Lets others ask the server to stop.
-        handle_signals: Whether SIGTERM and SIGINT ask.
+        stop: Asks the server to stop.
     """
 
     listen: ListenSettings
@@ -62,8 +58,7 @@ class ServerOptions:
     allows_local_origins: bool
     spill_folder: Path | None
     on_ready: Callable[[BoundAddress], None]
-    stop: StopRequest | None = None
-    handle_signals: bool = True
+    stop: StopRequest
 
 
 async def run_server(settings: Settings, options: ServerOptions) -> int | None:
@@ -79,7 +74,6 @@ async def run_server(settings: Settings, options: ServerOptions) -> int | None:
     prepared = await prepare_database(settings, may_migrate=options.may_migrate)
     clock = SystemClock()
     metrics = Metrics()
-    stop = options.stop or StopRequest()
     async with contextlib.AsyncExitStack() as stack:
         admin = AdminDatabase(settings.url_for_administration().reveal())
         await admin.open()
@@ -92,19 +86,21 @@ async def run_server(settings: Settings, options: ServerOptions) -> int | None:
         delivery_options = _delivery_options(settings, prepared, foundation)
         delivery = await stack.enter_async_context(run_delivery(delivery_options))
         register_delivery(metrics, delivery, ring=delivery_options.ring, clock=clock)
-        parts = _server_parts(settings, options, foundation, delivery)
+        watch = DatabaseWatch(admin, source, slot_name=settings.slot, clock=clock)
+        watch.register(metrics)
+        parts = _server_parts(settings, options, foundation, delivery, _readiness(source, watch))
         stack.enter_context(calm_garbage_collector(clock, metrics.gc_pause_seconds.observe))
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(source.run(delivery.inbox), name="reader")
-            reading.add_done_callback(lambda _task: stop.request())
-            watching = group.create_task(_watch_slot(admin, settings.slot, metrics), name="slot")
+            reading.add_done_callback(lambda _task: options.stop.request())
+            watching = group.create_task(watch.run(), name="watch database")
             await _wait_streaming(source, reading)
             signal_number = await serve(
                 parts,
                 options.listen,
                 on_ready=options.on_ready,
-                stop=stop,
-                handle_signals=options.handle_signals,
+                stop=options.stop,
+                handle_signals=False,
             )
             reading.cancel()
             watching.cancel()
@@ -146,7 +142,11 @@ def _delivery_options(
 
 
 def _server_parts(
-    settings: Settings, options: ServerOptions, foundation: _Foundation, delivery: Delivery
+    settings: Settings,
+    options: ServerOptions,
+    foundation: _Foundation,
+    delivery: Delivery,
+    readiness: tuple[ReadinessPart, ...],
 ) -> ServerParts:
     return ServerParts(
         subscriptions=delivery.subscriptions,
@@ -156,7 +156,7 @@ def _server_parts(
             settings.allowed_origins or (), allows_local=options.allows_local_origins
         ),
         metrics=foundation.metrics,
-        readiness=_readiness(foundation.source),
+        readiness=readiness,
         connection_limits=_connection_limits(settings),
         outbound_limits=_outbound_limits(settings),
         connections_max=settings.bounds.connections_max,
@@ -203,12 +203,15 @@ async def _wait_streaming(source: ChangeSource, reading: asyncio.Task[None]) -> 
         await asyncio.sleep(0.01)
 
 
-def _readiness(source: ChangeSource) -> tuple[ReadinessPart, ...]:
+def _readiness(source: ChangeSource, watch: DatabaseWatch) -> tuple[ReadinessPart, ...]:
     def reader_problem() -> str | None:
         status = source.status()
         return None if status.state is SourceState.STREAMING else status.reason
 
-    return (ReadinessPart("reader", reader_problem),)
+    return (
+        ReadinessPart("database", watch.problem),
+        ReadinessPart("reader", reader_problem),
+    )
 
 
 def _connection_limits(settings: Settings) -> ConnectionLimits:
@@ -228,18 +231,6 @@ def _outbound_limits(settings: Settings) -> OutboundLimits:
         bytes_max=bounds.outbound_bytes_max,
         write_deadline_s=bounds.write_deadline_s,
     )
-
-
-async def _watch_slot(admin: AdminDatabase, slot_name: str, metrics: Metrics) -> None:
-    """Keep the slot's numbers fresh for ``/metrics``."""
-    while True:
-        try:
-            lag_bytes, retained_bytes = await admin.slot_bytes(slot_name)
-            metrics.replication_lag_bytes.set(lag_bytes)
-            metrics.slot_retained_bytes.set(retained_bytes)
-        except UnavailableError as error:
-            _log.warning("slot_not_readable", error=str(error))
-        await asyncio.sleep(_SLOT_LOOK_S)
 
 
 __all__ = ["Delivery", "ServerOptions", "run_server"]

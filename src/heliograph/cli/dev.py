@@ -20,7 +20,7 @@ import uvloop
 from heliograph.apps.optics.demo import ALLOW_WITHOUT_RLS, DemoReport, load_demo
 from heliograph.apps.optics.simulator import ShopSimulator
 from heliograph.cli.composition import ServerOptions, run_server
-from heliograph.cli.exit_codes import ExitCode
+from heliograph.cli.stop_request import run_until_stopped
 from heliograph.cli.terminal import Terminal
 from heliograph.config import Bounds, Settings, unknown_variables
 from heliograph.core.tokens.minting import mint_legacy_key
@@ -33,8 +33,6 @@ from heliograph.server.system_clock import SystemClock
 from heliograph.server.uvicorn_server import BoundAddress, ListenSettings, StopRequest
 
 _log = structlog.get_logger("heliograph.dev")
-
-_SIGINT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +75,17 @@ def dev_command(
 ) -> None:
     """Run everything on this machine: PostgreSQL, server and demo."""
     command = DevCommand(ListenSettings(host=host, port=port), data_dir, demo, is_json)
-    signal_number = uvloop.run(_run(command, os.environ))
-    raise typer.Exit(ExitCode.INTERRUPTED if signal_number == _SIGINT else ExitCode.DONE)
+
+    async def run(stop: StopRequest) -> None:
+        await _run(command, os.environ, stop)
+
+    raise typer.Exit(uvloop.run(run_until_stopped(run)))
 
 
-async def _run(command: DevCommand, environ: Mapping[str, str]) -> int | None:
+async def _run(command: DevCommand, environ: Mapping[str, str], stop: StopRequest) -> None:
     terminal = Terminal()
     for name in unknown_variables(environ, [Settings, Bounds]):
         terminal.warn(f"{name}: no such setting; see docs/reference/config.md")
-    stop = StopRequest()
     async with open_development_database(
         environ, EmbeddedOptions(data_dir=command.data_dir)
     ) as database:
@@ -115,7 +115,7 @@ async def _run(command: DevCommand, environ: Mapping[str, str]) -> int | None:
             stop=stop,
         )
         async with _companions(database.embedded, settings, has_demo=wants_demo):
-            return await run_server(settings, options)
+            await run_server(settings, options)
 
 
 async def _load_demo(settings: Settings) -> DemoReport:

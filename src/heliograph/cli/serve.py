@@ -7,13 +7,11 @@ import typer
 import uvloop
 
 from heliograph.cli.composition import ServerOptions, run_server
-from heliograph.cli.exit_codes import ExitCode
+from heliograph.cli.stop_request import run_until_stopped
 from heliograph.cli.terminal import Terminal
 from heliograph.config import Bounds, Settings, unknown_variables
 from heliograph.server.logging import configure_logging
-from heliograph.server.uvicorn_server import BoundAddress, ListenSettings
-
-_SIGINT = 2
+from heliograph.server.uvicorn_server import BoundAddress, ListenSettings, StopRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -32,25 +30,33 @@ def serve_command(
         bool, typer.Option("--migrate", help="Run pending migrations first.")
     ] = False,
 ) -> None:
-    """Serve a database in production; every setting comes from the environment."""
+    """Serve a database in production; every setting comes from the environment.
+
+    Needed: DATABASE_URL, HELIOGRAPH_JWT_SECRET (or keys, see the reference) and
+    HELIOGRAPH_ALLOWED_ORIGINS. Whatever is missing or wrong is named in one message. SIGTERM,
+    SIGHUP and Ctrl-C tell the clients to connect elsewhere, then end the server.
+    """
     terminal = Terminal()
-    settings = Settings.for_serve(os.environ)
     for name in unknown_variables(os.environ, [Settings, Bounds]):
         terminal.warn(f"{name}: no such setting; see docs/reference/config.md")
+    settings = Settings.for_serve(os.environ)
     configure_logging(settings.log_format, level=settings.log_level.upper())
 
     def ready(address: BoundAddress) -> None:
         terminal.note(f"serving on {address.url}")
 
-    options = ServerOptions(
-        listen=ListenSettings(
-            host=settings.host if host is None else host,
-            port=settings.port if port is None else port,
-        ),
-        may_migrate=migrates,
-        allows_local_origins=False,
-        spill_folder=None,
-        on_ready=ready,
-    )
-    signal_number = uvloop.run(run_server(settings, options))
-    raise typer.Exit(ExitCode.INTERRUPTED if signal_number == _SIGINT else ExitCode.DONE)
+    async def run(stop: StopRequest) -> None:
+        options = ServerOptions(
+            listen=ListenSettings(
+                host=settings.host if host is None else host,
+                port=settings.port if port is None else port,
+            ),
+            may_migrate=migrates,
+            allows_local_origins=False,
+            spill_folder=None,
+            on_ready=ready,
+            stop=stop,
+        )
+        await run_server(settings, options)
+
+    raise typer.Exit(uvloop.run(run_until_stopped(run)))

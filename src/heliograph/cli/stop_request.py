@@ -2,16 +2,17 @@
 
 A long-running command waits for the request, then ends in order: stop accepting, tell clients to
 reconnect, flush, stop PostgreSQL. A second signal cuts the orderly end short by cancelling the
-command's main task.
+command's main task. `run_until_stopped` is the same for a server, which knows how to drain.
 """
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Final
 
 from heliograph.cli.exit_codes import ExitCode
+from heliograph.server.uvicorn_server import StopRequest as ServerStop
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -51,16 +52,54 @@ def stop_on_signals() -> Generator[StopRequest]:
     Raises:
         RuntimeError: If called outside a task.
     """
+    request = StopRequest(_current_task())
+    with _signals_to(request.receive_signal):
+        yield request
+
+
+async def run_until_stopped(run: Callable[[ServerStop], Awaitable[object]]) -> ExitCode:
+    """Run a server until it ends or a signal asks it to; return the code to exit with.
+
+    While the server starts, a signal cancels the start, which undoes what was begun (an embedded
+    PostgreSQL is stopped again). Once it serves, the first signal drains it and the second cuts the
+    sockets. Call it as the command's main task.
+
+    Args:
+        run: Given the request to wait for.
+    """
+    main_task = _current_task()
+    stop = ServerStop()
+
+    def receive_signal(number: signal.Signals) -> None:
+        stop.request(number)
+        if not stop.is_awaited:
+            main_task.cancel()
+
+    with _signals_to(receive_signal):
+        try:
+            await run(stop)
+        except asyncio.CancelledError:
+            if stop.signal_number is None:
+                raise
+    is_interrupted = stop.signal_number == signal.SIGINT
+    return ExitCode.INTERRUPTED if is_interrupted else ExitCode.DONE
+
+
+def _current_task() -> asyncio.Task[object]:
     task = asyncio.current_task()
     if task is None:
-        message = "stop_on_signals needs a running task"
+        message = "signals need a running task"
         raise RuntimeError(message)
+    return task
+
+
+@contextlib.contextmanager
+def _signals_to(receive: Callable[[signal.Signals], None]) -> Generator[None]:
     loop = asyncio.get_running_loop()
-    request = StopRequest(task)
     for number in _SIGNALS:
-        loop.add_signal_handler(number, request.receive_signal, number)
+        loop.add_signal_handler(number, receive, number)
     try:
-        yield request
+        yield
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)

@@ -33,9 +33,9 @@ select c.oid::bigint, c.relkind::text, c.relpersistence = 'p',
 """
 
 _SLOT: Final = """
-select pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), confirmed_flush_lsn),
-       pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)
-  from pg_catalog.pg_replication_slots where slot_name = %s
+select pg_catalog.pg_current_wal_lsn()::text,
+       (select pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)
+          from pg_catalog.pg_replication_slots where slot_name = %s)
 """
 
 _FOLLOWED: Final = """
@@ -99,6 +99,19 @@ class RelationKind:
     oid: int
     is_table: bool
     stream_oid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotPosition:
+    """Where the database is, and what our slot costs it.
+
+    Attributes:
+        database: Where its WAL ends.
+        retained_bytes: WAL that is kept for the slot; 0 without a slot.
+    """
+
+    database: Lsn
+    retained_bytes: int
 
 
 class AdminDatabase:
@@ -171,12 +184,15 @@ class AdminDatabase:
                 "select pg_catalog.pg_logical_emit_message(true, 'heliograph.tick', '')"
             )
 
-    async def slot_bytes(self, slot_name: str) -> tuple[int, int]:
-        """Return how far the slot's confirmed position is behind, and the WAL kept for it."""
+    async def slot_position(self, slot_name: str) -> SlotPosition:
+        """Return where the WAL ends, and how much of it is kept for the slot."""
         async with self.connection() as connection:
             cursor = await connection.execute(_SLOT, (slot_name,))
             row = await cursor.fetchone()
-        return (0, 0) if row is None else (int(row[0] or 0), int(row[1] or 0))
+        if row is None:
+            message = "PostgreSQL did not tell its position"
+            raise UnavailableError(message)
+        return SlotPosition(parse_lsn(row[0]), int(row[1] or 0))
 
     async def relation_kinds(self, oids: Collection[int]) -> list[RelationKind]:
         """Describe relations that were read while judging; unknown oids are left out."""

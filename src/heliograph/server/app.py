@@ -42,7 +42,7 @@ class ServerParts:
         clock: Tells the time.
         origins: Which web pages may open sockets.
         metrics: Shared with whoever else counts.
-        readiness: What ``/ready`` asks.
+        readiness: What ``/ready`` asks, besides whether the server is draining.
         routes: Further surfaces, matched after the ones here.
         connection_limits: What one client may send.
         outbound_limits: What may wait for one client.
@@ -114,7 +114,7 @@ def build_app(parts: ServerParts, registry: ConnectionRegistry | None = None) ->
         routes=[
             *(WebSocketRoute(path, sockets) for path in WEBSOCKET_PATHS),
             *(Route(path, upgrade_needed) for path in WEBSOCKET_PATHS),
-            *health_routes(parts.readiness),
+            *health_routes((*parts.readiness, ReadinessPart("server", connections.problem))),
             Route("/metrics", metrics),
             *parts.routes,
         ]

@@ -56,6 +56,10 @@ class ConnectionRegistry:
         """Return the number of open sockets."""
         return len(self._open)
 
+    def problem(self) -> str | None:
+        """Return why no new client should be sent here, or None."""
+        return "the server is stopping" if self._is_draining else None
+
     def track_handshake(self, task: asyncio.Task[None]) -> None:
         """Have a handshake under way cancelled when the server drains."""
         self._handshakes.add(task)

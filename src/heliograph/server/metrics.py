@@ -51,10 +51,13 @@ class Metrics:
         self.registry.register(_TrafficCollector(self.traffic))
         # Replication and change log.
         self.replication_lag_bytes = self._gauge(
-            "replication_lag_bytes", "WAL bytes between the database's position and ours."
+            "replication_lag_bytes", "WAL bytes between the database's position and the reader's."
         )
         self.replication_lag_seconds = self._gauge(
-            "replication_lag_seconds", "Age of the last transaction received when it arrived."
+            "replication_lag_seconds", "Time since the database was where the reader is now."
+        )
+        self.arrival_seconds = self._gauge(
+            "arrival_seconds", "Age of the last transaction received when it arrived."
         )
         self.slot_retained_bytes = self._gauge(
             "slot_retained_bytes", "WAL that PostgreSQL keeps because of our slot."

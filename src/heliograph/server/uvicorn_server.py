@@ -71,6 +71,8 @@ class StopRequest:
         """Begin without a request."""
         self._event = asyncio.Event()
         self.signal_number: int | None = None
+        #: Whether somebody waits for it, or has: a server that still starts does not.
+        self.is_awaited = False
         self._cut: Callable[[], None] | None = None
 
     def request(self, signal_number: int | None = None) -> None:
@@ -88,6 +90,7 @@ class StopRequest:
 
     async def wait_requested(self) -> None:
         """Wait until somebody asks."""
+        self.is_awaited = True
         await self._event.wait()
 
 

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from fixtures.realtime_server import make_parts, running_server, wait_until
+from fixtures.realtime_server import make_parts, mounted_server, running_server, wait_until
 from heliograph.errors import ConfigurationError
 from heliograph.server.health import ReadinessPart
 from heliograph.server.uvicorn_server import (
@@ -173,6 +173,7 @@ async def test_health_readiness_metrics_and_further_routes_are_served():
             "parts": {
                 "database": {"ready": True, "problem": None},
                 "reader": {"ready": False, "problem": "the slot is held by another server"},
+                "server": {"ready": True, "problem": None},
             },
         }
         problems["reader"] = None
@@ -184,6 +185,23 @@ async def test_health_readiness_metrics_and_further_routes_are_served():
         assert (await http.get(url + "/hello")).text == "hello"
         assert (await http.get(url + "/nowhere")).status_code == 404
         assert "server" not in metrics.headers
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_drains_is_not_ready():
+    async with mounted_server() as server, httpx.AsyncClient() as http:
+        async with websockets.connect(server.ws_url()) as client:
+            # It does not answer the close frame, so the drain waits for it.
+            client.transport.pause_reading()
+            server.stop.request()
+            await asyncio.sleep(0)
+            response = await http.get(server.address.url + "/ready")
+            client.transport.resume_reading()
+        assert response.status_code == 503
+        assert response.json()["parts"]["server"] == {
+            "ready": False,
+            "problem": "the server is stopping",
+        }
 
 
 def test_it_runs_on_uvloop_too():

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from heliograph.cli.exit_codes import ExitCode
-from heliograph.cli.stop_request import stop_on_signals
+from heliograph.cli.stop_request import run_until_stopped, stop_on_signals
 
 
 @pytest.mark.asyncio
@@ -47,3 +47,47 @@ async def test_signals_are_given_back_afterwards():
     with stop_on_signals():
         pass
     assert signal.getsignal(signal.SIGINT) in (before, signal.default_int_handler)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, ExitCode.DONE),
+        (signal.SIGHUP, ExitCode.DONE),
+        (signal.SIGINT, ExitCode.INTERRUPTED),
+    ],
+)
+@pytest.mark.parametrize("is_serving", [True, False])
+async def test_a_server_drains_and_one_that_starts_undoes_its_start(number, code, is_serving):
+    ended = []
+
+    async def serve(stop) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            await (stop.wait_requested() if is_serving else asyncio.Event().wait())
+            ended.append("drained")
+        except asyncio.CancelledError:
+            ended.append("undone")
+            raise
+
+    async with asyncio.timeout(5):
+        assert await run_until_stopped(serve) is code
+    assert ended == ["drained" if is_serving else "undone"]
+
+
+@pytest.mark.asyncio
+async def test_a_server_that_ends_by_itself_is_done_and_a_foreign_cancellation_goes_on():
+    async def serve(_stop) -> None:
+        await asyncio.sleep(0)
+
+    assert await run_until_stopped(serve) is ExitCode.DONE
+
+    async def wait(_stop) -> None:
+        await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(run_until_stopped(wait))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

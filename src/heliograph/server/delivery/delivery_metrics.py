@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 from heliograph.core.changelog.ring import Ring
 from heliograph.ports.clock import Clock
 from heliograph.server.delivery.assembly import Delivery
+from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.metrics import Metrics
 
 
@@ -20,32 +21,38 @@ class DeliveryCollector(Collector):
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """Return one family for each total."""
-        counters = self._delivery.dispatcher.counters
-        yield from (
-            _total("transactions", "Transactions received.", counters.transactions),
-            _total("row_changes", "Row changes decoded for subscribers.", counters.row_changes),
-            _total("changes_delivered", "Changes queued for channels.", counters.delivered),
-            _total("judgements", "Judging transactions.", counters.judgements),
-            _total("judged_rows", "Row versions judged by PostgreSQL.", counters.judged_rows),
-            _total("undecidable_rows", "Rows that the WAL does not decide.", counters.undecidable),
-            _total("catch_ups", "Channels that read from the ring.", counters.catch_ups),
-            _total(
-                "forged_messages",
-                "Messages with our prefix that nobody of ours wrote.",
-                self._delivery.rights_messages.forged,
-            ),
-            _total("failed_tasks", "Tasks ended by a bug.", self._delivery.supervisor.failures),
+        return delivery_families(
+            self._delivery.dispatcher.counters,
+            forged_messages=self._delivery.rights_messages.forged,
+            failed_tasks=self._delivery.supervisor.failures,
         )
-        yield _by("judgement_repeats", "Judgements asked again.", "reason", counters.repeats)
-        yield _by(
-            "resyncs", "Channels told that changes may be missing.", "reason", counters.resyncs
-        )
-        yield _by(
+
+
+def delivery_families(
+    counters: DeliveryCounters, *, forged_messages: int, failed_tasks: int
+) -> Iterator[CounterMetricFamily]:
+    """Return one family for each total of delivery."""
+    yield from (
+        _total("transactions", "Transactions received.", counters.transactions),
+        _total("row_changes", "Row changes decoded for subscribers.", counters.row_changes),
+        _total("changes_delivered", "Changes queued for channels.", counters.delivered),
+        _total("judgements", "Judging transactions.", counters.judgements),
+        _total("judged_rows", "Row versions judged by PostgreSQL.", counters.judged_rows),
+        _total("undecidable_rows", "Rows that the WAL does not decide.", counters.undecidable),
+        _total("catch_ups", "Channels that read from the ring.", counters.catch_ups),
+        _total(
+            "forged_messages", "Messages with our prefix that nobody of ours wrote.", forged_messages
+        ),
+        _total("failed_tasks", "Tasks ended by a bug.", failed_tasks),
+        _by("judgement_repeats", "Judgements asked again.", "reason", counters.repeats),
+        _by("resyncs", "Channels told that changes may be missing.", "reason", counters.resyncs),
+        _by(
             "row_errors",
             "Rows denied because judging raised.",
             "sqlstate_class",
             counters.row_errors,
-        )
+        ),
+    )
 
 
 def register_delivery(metrics: Metrics, delivery: Delivery, *, ring: Ring, clock: Clock) -> None:
@@ -59,10 +66,7 @@ def register_delivery(metrics: Metrics, delivery: Delivery, *, ring: Ring, clock
         metrics.ring_age_seconds, lambda: ring.statistics(clock.monotonic_s()).oldest_age_s
     )
     metrics.bind_gauge(metrics.subscriptions, lambda: float(delivery.subscriptions.channel_count))
-    metrics.bind_gauge(
-        metrics.replication_lag_seconds,
-        lambda: delivery.inbox.arrival_lag_s,
-    )
+    metrics.bind_gauge(metrics.arrival_seconds, lambda: delivery.inbox.arrival_lag_s)
     for queue, depth in (
         ("inbox", lambda: float(delivery.inbox.waiting)),
         ("lanes", lambda: float(delivery.dispatcher.waiting_changes())),
