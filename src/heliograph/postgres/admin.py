@@ -18,6 +18,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from heliograph.core.replication.lsn import Lsn, parse_lsn
 from heliograph.core.replication.snapshot import Snapshot, parse_snapshot
 from heliograph.errors import UnavailableError
+from heliograph.postgres.rights_state import RightsQuestion, RightsState, read_state
 
 #: Seconds that a statement on the catalog may take.
 _TIMEOUT_S: Final = 15.0
@@ -93,11 +94,14 @@ class RelationKind:
     Attributes:
         oid: ``pg_class.oid``.
         is_table: Ordinary or partitioned, and in the WAL.
+        has_rights: Whether grants, policies or rules of it may decide what is seen: a table or a
+            view, and no index.
         stream_oid: The oid under which its rows arrive: the partition root, or itself.
     """
 
     oid: int
     is_table: bool
+    has_rights: bool
     stream_oid: int
 
 
@@ -177,6 +181,11 @@ class AdminDatabase:
             raise UnavailableError(message)
         return parse_snapshot(row[0]), parse_lsn(row[1])
 
+    async def rights_state(self, question: RightsQuestion) -> RightsState:
+        """Read what decides rights, in a snapshot of its own."""
+        async with self.connection() as connection:
+            return await read_state(await connection.execute(*question.statement()), question)
+
     async def nudge(self) -> None:
         """Write an empty transactional message: it flushes the WAL before it and moves readers."""
         async with self.connection() as connection:
@@ -200,7 +209,12 @@ class AdminDatabase:
             cursor = await connection.execute(_RELATIONS, (list(oids),))
             rows = await cursor.fetchall()
         return [
-            RelationKind(oid, kind in {"r", "p"} and logged, root)
+            RelationKind(
+                oid,
+                is_table=kind in {"r", "p"} and logged,
+                has_rights=kind in {"r", "p", "v", "m", "f"},
+                stream_oid=root,
+            )
             for oid, kind, logged, root in rows
         ]
 

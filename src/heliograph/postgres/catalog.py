@@ -111,7 +111,8 @@ select pg_catalog.concat_ws('.',
      from pg_catalog.pg_policy),
   (select pg_catalog.sum(pg_catalog.hashtext(concat(c.oid, c.relacl::text, c.relowner,
             c.relrowsecurity, c.relforcerowsecurity, c.relreplident, c.relnatts, c.relname)))
-     from pg_catalog.pg_class c where c.oid >= 16384 and c.relkind in ('r', 'p', 'v', 'm')),
+     from pg_catalog.pg_class c where c.oid >= 16384 and c.relkind in ('r', 'p', 'v', 'm')
+      and c.relpersistence <> 't'),
   (select pg_catalog.sum(pg_catalog.hashtext(concat(attrelid, '/', attnum, attacl::text)))
      from pg_catalog.pg_attribute where attacl is not null and attrelid >= 16384),
   (select pg_catalog.sum(pg_catalog.hashtext(concat(roleid, '/', member, '/', xmin)))

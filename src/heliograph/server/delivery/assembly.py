@@ -21,6 +21,7 @@ from heliograph.server.delivery.preparation import Preparation, PreparationParts
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.delivery.rights_log import RightsLog
 from heliograph.server.delivery.rights_messages import RightsMessages
+from heliograph.server.delivery.rights_watch import RightsWatch
 from heliograph.server.delivery.serving import ServingRules
 from heliograph.server.delivery.subscriptions import ChangeSubscriptionService, SubscriptionParts
 from heliograph.server.delivery.table_registry import TableRegistry
@@ -112,6 +113,7 @@ class _Foundation:
     """What everything above stands on."""
 
     rights_log: RightsLog
+    rights: RightsWatch
     dependencies: Dependencies
     unsettled: Unsettled
     progress: StreamProgress
@@ -127,11 +129,12 @@ async def _found(options: DeliveryOptions) -> _Foundation:
         return None if result.is_followed else result.reason
 
     rights_log = RightsLog()
-    dependencies = Dependencies(admin, rights_log, follow)
+    rights = RightsWatch(admin.rights_state, reads_definitions=options.message_secret is None)
+    dependencies = Dependencies(admin, rights_log, rights, follow)
     await dependencies.start((options.publication, DEPENDENCY_PUBLICATION))
     progress = StreamProgress(request=options.source.request_progress, nudge=admin.nudge)
-    registry = TableRegistry(admin, Catalog(options.publication))
-    return _Foundation(rights_log, dependencies, Unsettled(), progress, registry)
+    registry = TableRegistry(admin, Catalog(options.publication), rights)
+    return _Foundation(rights_log, rights, dependencies, Unsettled(), progress, registry)
 
 
 def _assemble(
@@ -141,28 +144,16 @@ def _assemble(
         return StreamPosition(*await options.admin.take_position())
 
     positions = PositionService(take=take_position, unsettled=foundation.unsettled)
-    dispatcher = Dispatcher(
-        DispatcherParts(
-            ring=options.ring,
-            judge=options.judge,
-            registry=foundation.registry,
-            dependencies=foundation.dependencies,
-            rights_log=foundation.rights_log,
-            unsettled=foundation.unsettled,
-            progress=foundation.progress,
-            supervisor=supervisor,
-            clock=options.clock,
-            rules=options.visibility,
-            metrics=options.metrics,
-        )
-    )
+    dispatcher = _dispatcher(options, foundation, supervisor)
     preparation = Preparation(
         PreparationParts(
             admin=options.admin,
             registry=foundation.registry,
             dispatcher=dispatcher,
             rights_log=foundation.rights_log,
+            rights=foundation.rights,
             progress=foundation.progress,
+            rules=options.serving,
         )
     )
     rights_messages = RightsMessages(options.message_secret)
@@ -174,6 +165,7 @@ def _assemble(
             progress=foundation.progress,
             unsettled=foundation.unsettled,
             rights_log=foundation.rights_log,
+            rights=foundation.rights,
             rights_messages=rights_messages,
             clock=options.clock,
         )
@@ -200,3 +192,24 @@ def _assemble(
         supervisor,
     )
     return delivery, positions, preparation
+
+
+def _dispatcher(
+    options: DeliveryOptions, foundation: _Foundation, supervisor: Supervisor
+) -> Dispatcher:
+    return Dispatcher(
+        DispatcherParts(
+            ring=options.ring,
+            judge=options.judge,
+            registry=foundation.registry,
+            dependencies=foundation.dependencies,
+            rights_log=foundation.rights_log,
+            rights=foundation.rights,
+            unsettled=foundation.unsettled,
+            progress=foundation.progress,
+            supervisor=supervisor,
+            clock=options.clock,
+            rules=options.visibility,
+            metrics=options.metrics,
+        )
+    )

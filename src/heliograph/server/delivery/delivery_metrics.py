@@ -41,7 +41,9 @@ def delivery_families(
         _total("undecidable_rows", "Rows that the WAL does not decide.", counters.undecidable),
         _total("catch_ups", "Channels that read from the ring.", counters.catch_ups),
         _total(
-            "forged_messages", "Messages with our prefix that nobody of ours wrote.", forged_messages
+            "forged_messages",
+            "Messages with our prefix that nobody of ours wrote.",
+            forged_messages,
         ),
         _total("failed_tasks", "Tasks ended by a bug.", failed_tasks),
         _by("judgement_repeats", "Judgements asked again.", "reason", counters.repeats),

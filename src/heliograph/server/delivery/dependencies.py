@@ -14,6 +14,7 @@ import structlog
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.server.delivery.rights_log import RightsLog
+from heliograph.server.delivery.rights_watch import RightsWatch
 
 if TYPE_CHECKING:
     from heliograph.postgres.admin import RelationKind
@@ -27,10 +28,13 @@ Follow = Callable[[int], Awaitable[str | None]]
 class Dependencies:
     """What is followed and what can not be; belongs to the event loop."""
 
-    def __init__(self, admin: AdminDatabase, log: RightsLog, follow: Follow) -> None:
+    def __init__(
+        self, admin: AdminDatabase, log: RightsLog, rights: RightsWatch, follow: Follow
+    ) -> None:
         """Start with nothing known; `start` reads what the publications hold."""
         self._admin = admin
         self._log = log
+        self._rights = rights
         self._follow = follow
         self._kinds: dict[int, RelationKind | None] = {}
         #: Tables that can not be followed, with the reason; for the doctor and the metrics.
@@ -45,6 +49,7 @@ class Dependencies:
         """Follow what the policies of a table seem to read, before anything is judged."""
         oids = await self._admin.policy_reads(table_oid)
         await self._follow_all({oid for oid in oids if oid not in self.unfollowed})
+        await self._rights.watch(oids)
 
     def is_known(self, relations_read: Collection[int]) -> bool:
         """Tell whether everything that was read is followed, or known to be impossible."""
@@ -56,12 +61,18 @@ class Dependencies:
         kinds = {kind.oid: kind for kind in await self._admin.relation_kinds(unknown)}
         tables = {kind.stream_oid for kind in kinds.values() if kind.is_table}
         await self._follow_all(tables - self.unfollowed.keys())
+        await self._rights.watch({kind.oid for kind in kinds.values() if kind.has_rights})
         self._kinds.update({oid: kinds.get(oid) for oid in unknown})
 
     def stream_oids(self, relations_read: Collection[int]) -> set[int]:
         """Return the followed tables among the relations, as the stream names them."""
         kinds = [self._kinds.get(oid) for oid in relations_read]
         return {kind.stream_oid for kind in kinds if kind is not None and kind.is_table}
+
+    def with_rights(self, relations_read: Collection[int]) -> list[int]:
+        """Return the relations whose definition may decide what is seen."""
+        kinds = [self._kinds.get(oid) for oid in relations_read]
+        return [kind.oid for kind in kinds if kind is not None and kind.has_rights]
 
     async def _follow_all(self, oids: Collection[int]) -> None:
         for oid in oids:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
+
 from heliograph import limits
 from heliograph.core.changelog.ring import Ring
 from heliograph.core.matching.subscription_index import SubscriptionIndex
@@ -16,6 +18,7 @@ from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import JudgementUnavailableError, UnavailableError
 from heliograph.ports.clock import Clock
 from heliograph.postgres.judge import Judge, Judgement
+from heliograph.postgres.judge_parts import RowError
 from heliograph.server.delivery.catch_up import catch_up
 from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
 from heliograph.server.delivery.counters import DeliveryCounters
@@ -30,6 +33,7 @@ from heliograph.server.delivery.lane import (
 from heliograph.server.delivery.positions import Unsettled
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.delivery.rights_log import RightsLog
+from heliograph.server.delivery.rights_watch import RightsWatch
 from heliograph.server.delivery.table_registry import TableRegistry
 from heliograph.server.metrics import Metrics
 from heliograph.server.supervision import Supervisor
@@ -43,6 +47,11 @@ _STREAM_WAIT_S = 5.0
 #: First and last wait before a judgement is asked again because its snapshot was too old.
 _REPEAT_FIRST_S = 0.0005
 _REPEAT_LAST_S = 0.25
+
+_log = structlog.get_logger("heliograph.delivery")
+
+#: Different errors of policies that are logged, each once; all are counted.
+_LOGGED_ERRORS_MAX = 1_000
 
 #: Transactions that an overflown lane takes from the ring at once.
 _REFILL_TRANSACTIONS = 128
@@ -58,6 +67,7 @@ class DispatcherParts:
         registry: Tables and rights.
         dependencies: What policies read.
         rights_log: Changes of rights in commit order.
+        rights: Compares what decides rights with every judgement.
         unsettled: Transactions that a snapshot may not see yet.
         progress: How far the stream was received.
         supervisor: Owns the lanes' tasks.
@@ -71,6 +81,7 @@ class DispatcherParts:
     registry: TableRegistry
     dependencies: Dependencies
     rights_log: RightsLog
+    rights: RightsWatch
     unsettled: Unsettled
     progress: StreamProgress
     supervisor: Supervisor
@@ -101,6 +112,7 @@ class Dispatcher:
         self._leave_events = parts.rules.leave_events is LeaveEvents.DELETE
         self._last_dispatched = ZERO_LSN
         self._slow_gate = asyncio.Semaphore(1)
+        self._logged_errors: set[tuple[int, str, str]] = set()
 
     def lane(self, role: str, claims_json: str) -> Lane:
         """Return the lane of an audience, made when it is new."""
@@ -267,6 +279,11 @@ class Dispatcher:
 
     # --- lane services --------------------------------------------------------------------------
 
+    @property
+    def must_look(self) -> bool:
+        """Whether rights must be compared even where nothing is judged."""
+        return self._parts.rights.must_look
+
     def spawn_lane(self, lane: Lane) -> None:
         """Run a lane's work in a task; a bug in it ends that lane's channels only."""
 
@@ -336,9 +353,7 @@ class Dispatcher:
         for _ in range(limits.JUDGEMENT_ATTEMPTS_MAX):
             judgement = await self._ask(lane, question)
             if judgement is not None and self._sees(judgement, transactions):
-                await self._parts.progress.wait(judgement.insert_lsn, _STREAM_WAIT_S)
-                if not self._parts.dependencies.is_known(judgement.relations_read):
-                    await self._parts.dependencies.learn(judgement.relations_read)
+                await self._settle(judgement, question)
                 return judgement
             self.counters.repeats["unavailable" if judgement is None else "not_yet_visible"] += 1
             await asyncio.sleep(wait_s)
@@ -346,7 +361,20 @@ class Dispatcher:
         message = "no snapshot saw the judged transaction in time"
         raise UnavailableError(message)
 
+    async def _settle(self, judgement: Judgement, question: Question) -> None:
+        """Learn all that `rights_changed` must know about a judgement."""
+        parts = self._parts
+        if question.row_count:
+            await parts.progress.wait(judgement.closing.insert_lsn, _STREAM_WAIT_S)
+            if not parts.dependencies.is_known(judgement.relations_read):
+                await parts.dependencies.learn(judgement.relations_read)
+        if parts.rights.changed(judgement.closing) and parts.rights.read_again is not None:
+            await parts.rights.read_again(judgement.closing)
+
     async def _ask(self, lane: Lane, question: Question) -> Judgement | None:
+        if not question.row_count:
+            state = await self._parts.rights.look()
+            return Judgement(state.snapshot, state)
         began = self._parts.clock.monotonic_s()
         try:
             if lane.timeouts_in_a_row:
@@ -362,12 +390,26 @@ class Dispatcher:
         self.counters.judgements += 1
         self.counters.judged_rows += question.row_count
         self._parts.metrics.judgement_seconds.observe(self._parts.clock.monotonic_s() - began)
-        for sqlstate in judgement.row_errors:
-            self.counters.row_errors[sqlstate[:2]] += 1
+        for row_error in judgement.row_errors:
+            self._count_row_error(lane.role, row_error)
         return judgement
 
+    def _count_row_error(self, role: str, error: RowError) -> None:
+        self.counters.row_errors[error.sqlstate[:2]] += 1
+        key = (error.table_oid, role, error.sqlstate)
+        if key not in self._logged_errors and len(self._logged_errors) < _LOGGED_ERRORS_MAX:
+            self._logged_errors.add(key)
+            _log.warning(
+                "row_denied_by_error",
+                table_oid=error.table_oid,
+                role=role,
+                sqlstate=error.sqlstate,
+            )
+
     async def _judge_once(self, lane: Lane, question: Question) -> Judgement:
-        return await self._parts.judge.judge(lane.role, lane.claims_json, question.batches())
+        return await self._parts.judge.judge(
+            lane.role, lane.claims_json, question.batches(), self._parts.rights.question
+        )
 
     def _sees(self, judgement: Judgement, transactions: Sequence[Transaction]) -> bool:
         snapshot = judgement.snapshot
@@ -376,13 +418,26 @@ class Dispatcher:
         return self._parts.unsettled.all_seen_by(snapshot, transactions[-1].commit_lsn)
 
     def rights_changed(
-        self, judgement: Judgement, commit_lsn: Lsn, table_oids: Collection[int]
+        self, judgement: Judgement, transaction: Transaction, table_oids: Collection[int]
     ) -> bool:
         """Tell whether rights may have changed between a commit and its judgement."""
+        commit_lsn = transaction.commit_lsn
         if self.is_before_rights(table_oids, commit_lsn):
             return True
-        relations = self._parts.dependencies.stream_oids(judgement.relations_read)
-        return self._parts.rights_log.changed_between(commit_lsn, judgement.snapshot, relations)
+        dependencies, read = self._parts.dependencies, judgement.relations_read
+        if not self._parts.rights.held(
+            judgement.closing,
+            commit_lsn=commit_lsn,
+            xid=transaction.xid,
+            relations=[*table_oids, *dependencies.with_rights(read)],
+        ):
+            return True
+        return self._parts.rights_log.changed_between(
+            commit_lsn,
+            judgement.snapshot,
+            dependencies.stream_oids(read),
+            closing=judgement.closing.snapshot,
+        )
 
     def is_before_rights(self, table_oids: Iterable[int], commit_lsn: Lsn) -> bool:
         """Tell whether a table's rights were read for a later position than the commit."""

@@ -12,8 +12,9 @@ from heliograph.core.matching.predicates import CompiledFilter, compile_filter
 from heliograph.core.matching.visibility import Verdict
 from heliograph.core.replication.row_change import ChangeKind, Row, RowChange
 from heliograph.postgres.filter_sql import expressions
-from heliograph.postgres.judge import JudgementStatement, build_statement
+from heliograph.postgres.judge_statement import JudgementStatement, build_statement
 from heliograph.server.delivery.channel import SubscribedChannel
+from heliograph.server.delivery.serving import ServingRules, why_withheld
 from heliograph.server.delivery.tables import TableEntry
 
 #: Role and claims: what a lane is for.
@@ -56,6 +57,8 @@ class BindingGroup:
             ones with the key.
         equality: What it is filed under in the index.
         version: Grows with every change of table or rights.
+        stale_reason: Why what was matched before the last change is not delivered.
+        is_withheld: Whether the table is not served to the role any more (`serving`).
     """
 
     audience: Audience
@@ -65,6 +68,8 @@ class BindingGroup:
     equality: tuple[str, str] | None
     shown: tuple[str, ...] = ()
     version: int = 0
+    stale_reason: str = "table_changed"
+    is_withheld: bool = False
     channels: dict[SubscribedChannel, tuple[int, ...]] = field(
         default_factory=dict[SubscribedChannel, tuple[int, ...]]
     )
@@ -78,13 +83,22 @@ class BindingGroup:
         """The database role."""
         return self.audience[0]
 
-    def adopt(self, entry: TableEntry) -> None:
-        """Follow a new catalog version of the table."""
+    def adopt(self, entry: TableEntry, rules: ServingRules) -> None:
+        """Follow a new catalog version of the table, which holds the role's rights."""
+        same_table = entry.description == self.entry.description
+        self.stale_reason = "rights_changed" if same_table else "table_changed"
         self.entry = entry
         self.version += 1
+        self.is_withheld = why_withheld(entry, self.role, rules) is not None
         self._compiled = self._compiled_for = None
         self._statement = self._filter_statement = None
         self.shown = shown_columns(entry, self.role, self.parameters)
+
+    def withhold(self) -> None:
+        """Show nothing any more: the table or the role is gone."""
+        self.version += 1
+        self.stale_reason = "table_changed"
+        self.is_withheld = True
 
     def filter(self) -> CompiledFilter:
         """Return the filter compiled for the current layout."""
@@ -117,6 +131,8 @@ class BindingGroup:
 
     def needs_judge(self) -> bool:
         """Tell whether PostgreSQL must be asked about some rows."""
+        if self.is_withheld:
+            return False
         rights = self.entry.rights[self.role]
         return not (rights.shows_all or rights.shows_none) or bool(self.filter().sql_terms)
 

@@ -20,6 +20,7 @@ from heliograph.server.delivery.preparation import Preparation
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.delivery.rights_log import RightsLog
 from heliograph.server.delivery.rights_messages import DefinitionChange, RightsMessages
+from heliograph.server.delivery.rights_watch import RightsWatch
 
 _log = structlog.get_logger("heliograph.delivery")
 
@@ -42,6 +43,7 @@ class InboxParts:
         progress: Told how far the stream was received.
         unsettled: Told of every transaction.
         rights_log: Told what each changes.
+        rights: Told when another history begins.
         rights_messages: Recognises the messages of our event triggers.
         clock: For the ring's ages.
     """
@@ -52,6 +54,7 @@ class InboxParts:
     progress: StreamProgress
     unsettled: Unsettled
     rights_log: RightsLog
+    rights: RightsWatch
     rights_messages: RightsMessages
     clock: Clock
 
@@ -73,6 +76,7 @@ class ChangeInbox:
         self._progress = parts.progress
         self._unsettled = parts.unsettled
         self._rights_log = parts.rights_log
+        self._rights = parts.rights
         self._rights_messages = parts.rights_messages
         self._clock = parts.clock
         self._waiting: deque[_Waiting] = deque()
@@ -110,6 +114,7 @@ class ChangeInbox:
         self._ring.restart(Lsn(max(0, start_lsn - 1)))
         self._unsettled.clear()
         self._rights_log.restart()
+        self._rights.restart()
         self._progress.restart(start_lsn)
         self._dispatcher.restart()
         self._preparation.distrust()

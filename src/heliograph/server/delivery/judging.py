@@ -20,7 +20,8 @@ from heliograph.core.matching.visibility import (
     told_on_update,
 )
 from heliograph.core.replication.row_change import ChangeKind, RowChange, Unknown
-from heliograph.postgres.judge import Judgement, JudgementStatement, RowAnswer, RowBatch
+from heliograph.postgres.judge import Judgement
+from heliograph.postgres.judge_statement import JudgementStatement, RowAnswer, RowBatch
 from heliograph.server.delivery.groups import Match
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Judging:
         """Add to the question what the matches need."""
         for match in matches:
             group = match.group
+            if group.is_withheld:
+                continue
             rights = group.entry.rights[group.role]
             if match.change.kind is ChangeKind.DELETE:
                 statement = self._delete_statement(match, rights)
@@ -119,6 +122,8 @@ class Judging:
             judgement: The answers; None when nothing had to be asked.
         """
         change, group = match.change, match.group
+        if group.is_withheld:
+            return None
         rights = group.entry.rights[group.role]
         if change.kind is ChangeKind.DELETE:
             return self._told_on_delete(match, rights, question, judgement)
@@ -134,7 +139,7 @@ class Judging:
     def is_undecidable(self, match: Match) -> bool:
         """Tell whether the WAL does not carry what the judgement of the new row reads."""
         rights = match.group.entry.rights[match.group.role]
-        if match.change.kind is ChangeKind.DELETE:
+        if match.change.kind is ChangeKind.DELETE or match.group.is_withheld:
             return False
         return match.new is Verdict.UNDECIDED or (
             match.new is Verdict.YES and _is_undecidable(match, rights)

@@ -101,12 +101,23 @@ class LaneServices(Protocol):
         """Have ``lane.run`` executed by a task."""
         ...
 
+    @property
+    def must_look(self) -> bool:
+        """Whether rights must be compared even where nothing is judged."""
+        ...
+
     async def judge(self, lane: "Lane", question: Question, items: Sequence[LaneItem]) -> Judgement:
         """Judge, repeating until the snapshot sees everything it must and the stream is past it."""
         ...
 
-    def rights_changed(self, judgement: Judgement, commit_lsn: Lsn, table_oids: set[int]) -> bool:
+    def rights_changed(
+        self, judgement: Judgement, transaction: Transaction, table_oids: set[int]
+    ) -> bool:
         """Tell whether rights may have changed between a commit and its judgement."""
+        ...
+
+    def is_before_rights(self, table_oids: set[int], commit_lsn: Lsn) -> bool:
+        """Tell whether a table's rights were read for a later position than the commit."""
         ...
 
     def observe_written(self, commit_time_us: int) -> None:
@@ -185,8 +196,8 @@ class Lane:
         """Take work; delivers at once when nobody has to be asked and nothing waits."""
         if self.behind is not None and item.only is None:
             return
-        if not self._is_running and not _needs_judge(item.matches):
-            self._deliver_unjudged(item)
+        if not (self._is_running or self._services.must_look or _needs_judge(item.matches)):
+            self._deliver_unasked(item)
             self._last_pushed = item.commit_lsn
             return
         if item.only is None and self._is_full():
@@ -268,12 +279,14 @@ class Lane:
         """Judge and deliver; what can not be judged becomes ``resync``."""
         history = self._history
         items = self._without_stale(items)
+        if not items:
+            return
         question = Question()
         for item in items:
             self._services.judging.ask(item.matches, question)
-        if not question.row_count:
+        if not question.row_count and not self._services.must_look:
             for item in items:
-                self._deliver_unjudged(item)
+                self._deliver_unasked(item)
             return
         judgement = await self._judge(question, items)
         if history != self._history or judgement is None:
@@ -297,25 +310,29 @@ class Lane:
             self._resync_all(items, "judgement_unavailable")
         return None
 
-    def _deliver_unjudged(self, item: LaneItem) -> None:
-        """Deliver what nobody has to be asked about, unless the rights known are newer than it."""
-        commit_lsn = item.commit_lsn
-        if any(match.group.entry.valid_since > commit_lsn for match in item.matches):
+    def _without_stale(self, items: Sequence[LaneItem]) -> list[LaneItem]:
+        """Drop what was matched against a table that has changed since; its channels are told."""
+        fresh: list[LaneItem] = []
+        for item in items:
+            stale = next((match for match in item.matches if match.is_stale()), None)
+            if stale is None:
+                fresh.append(item)
+            else:
+                self._resync_all([item], stale.group.stale_reason)
+        return fresh
+
+    def _rights_changed(self, item: LaneItem, judgement: Judgement) -> bool:
+        return self._services.rights_changed(
+            judgement, item.dispatched.transaction, _tables_of(item)
+        )
+
+    def _deliver_unasked(self, item: LaneItem) -> None:
+        """Deliver what nobody has to be asked about, unless it is older than the rights."""
+        commit_lsn = item.dispatched.transaction.commit_lsn
+        if self._services.is_before_rights(_tables_of(item), commit_lsn):
             self._resync_all([item], "rights_changed")
         else:
             self.deliver(item, Question(), None)
-
-    def _without_stale(self, items: Sequence[LaneItem]) -> list[LaneItem]:
-        """Drop what was matched against a table that has changed since; its channels are told."""
-        stale = [item for item in items if any(match.is_stale() for match in item.matches)]
-        if stale:
-            self._resync_all(stale, "table_changed")
-        return [item for item in items if item not in stale]
-
-    def _rights_changed(self, item: LaneItem, judgement: Judgement) -> bool:
-        tables = {match.change.relation.oid for match in item.matches}
-        commit_lsn = item.dispatched.transaction.commit_lsn
-        return self._services.rights_changed(judgement, commit_lsn, tables)
 
     def _give_up(self, items: Sequence[LaneItem], error: JudgementUnavailableError) -> None:
         self.timeouts_in_a_row += 1 if error.timed_out else 0
@@ -408,6 +425,10 @@ def finish(item: LaneItem, channel: SubscribedChannel) -> None:
 
 def _needs_judge(matches: Sequence[Match]) -> bool:
     return any(match.group.needs_judge() for match in matches)
+
+
+def _tables_of(item: LaneItem) -> set[int]:
+    return {match.change.relation.oid for match in item.matches}
 
 
 def _channels_of(items: Sequence[LaneItem]) -> set[SubscribedChannel]:

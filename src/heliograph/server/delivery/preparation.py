@@ -18,11 +18,14 @@ from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import UnavailableError
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.catalog import rights_fingerprint
+from heliograph.postgres.rights_state import RightsState
 from heliograph.server.delivery.dispatcher import Dispatcher
 from heliograph.server.delivery.groups import BindingGroup
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.delivery.rights_log import RightsLog
 from heliograph.server.delivery.rights_messages import DefinitionChange
+from heliograph.server.delivery.rights_watch import RightsWatch
+from heliograph.server.delivery.serving import ServingRules
 from heliograph.server.delivery.table_registry import TableRegistry
 from heliograph.server.delivery.tables import lay_out
 
@@ -56,14 +59,18 @@ class PreparationParts:
         registry: Read again.
         dispatcher: Told ``resync`` for tables that changed.
         rights_log: Tells whether more changed meanwhile.
+        rights: Compares what decides rights.
         progress: How far the stream was received.
+        rules: Which tables are served to whom.
     """
 
     admin: AdminDatabase
     registry: TableRegistry
     dispatcher: Dispatcher
     rights_log: RightsLog
+    rights: RightsWatch
     progress: StreamProgress
+    rules: ServingRules
 
 
 class Preparation:
@@ -79,7 +86,11 @@ class Preparation:
         self._registry = parts.registry
         self._dispatcher = parts.dispatcher
         self._rights_log = parts.rights_log
+        self._rights = parts.rights
+        self._rights.read_again = self.read_again
         self._progress = parts.progress
+        self._rules = parts.rules
+        self._reading_again = asyncio.Lock()
         self._seen_relations: set[int] = set()
         self._fingerprint = ""
         self._is_distrusted = False
@@ -131,30 +142,44 @@ class Preparation:
                 return
 
     async def watch(self) -> None:
-        """Compare the rights' fingerprint from time to time, until cancelled.
+        """Compare what decides rights from time to time, until cancelled.
 
-        Catches what no event trigger reports (roles and their membership), and everything where
-        there are no event triggers.
+        Judgements compare it themselves; this finds a change while nothing is judged, and what
+        they leave to the event triggers but no event trigger reports (``REASSIGN OWNED``).
         """
         while True:
-            await asyncio.sleep(limits.CATALOG_CHECK_INTERVAL_S)
             try:
-                await self.check_fingerprint()
+                await self.check()
             except UnavailableError as error:
                 _log.warning("catalog_not_readable", error=str(error))
+            await asyncio.sleep(limits.CATALOG_CHECK_INTERVAL_S)
 
-    async def check_fingerprint(self) -> None:
+    async def check(self) -> None:
         """Read all rights again if anybody's may have changed since the last look."""
         async with self._admin.connection() as connection:
             found = await rights_fingerprint(connection)
-        if found == self._fingerprint:
-            return
-        first, self._fingerprint = not self._fingerprint, found
-        if first:
-            return
-        _, insert_lsn = await self._admin.take_position()
+        before, self._fingerprint = self._fingerprint, found
+        state = await self._rights.look()
+        if before not in {"", found} or self._rights.changed(state):
+            async with self._reading_again:
+                await self._read_all()
+
+    async def read_again(self, state: RightsState) -> None:
+        """Read all rights again because ``state`` differs from the one they were read under.
+
+        Raises:
+            UnavailableError: If the database does not answer.
+        """
+        async with self._reading_again:
+            if self._rights.changed(state):
+                await self._read_all()
+
+    async def _read_all(self) -> None:
+        # First the state, then the rights: a change in between makes the next state differ again.
+        state = await self._rights.look()
         for oid in tuple(self._registry.entries()):
-            await self._replace(oid, insert_lsn)
+            await self._replace(oid, state.insert_lsn)
+        self._rights.adopt(state)
 
     def _has_wildcards(self) -> bool:
         return self.wildcards is not None and self.wildcards.has_wildcards()
@@ -191,12 +216,15 @@ class Preparation:
             return
         for group in self._dispatcher.index.groups(oid):
             if fresh is None or group.role not in fresh.rights:
+                group.withhold()
                 _tell(group, "table_gone")
                 continue
-            old_columns = group.entry.description.columns
-            group.adopt(fresh)
+            old_columns, was_withheld = group.entry.description.columns, group.is_withheld
+            group.adopt(fresh, self._rules)
             if old_columns != fresh.description.columns:
                 _tell(group, "schema_changed")
+            elif group.is_withheld is not was_withheld:
+                _tell(group, "rights_changed")
 
     async def _expand_new(self, transaction: Transaction) -> None:
         for relation in transaction.changed_relations:

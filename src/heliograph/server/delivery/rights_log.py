@@ -85,17 +85,26 @@ class RightsLog:
                     changes = self._relations[oid] = _Changes()
                 changes.add(commit_lsn, xid)
 
-    def changed_between(self, after: Lsn, snapshot: Snapshot, relations: Iterable[int]) -> bool:
+    def changed_between(
+        self,
+        after: Lsn,
+        snapshot: Snapshot,
+        relations: Iterable[int],
+        *,
+        closing: Snapshot | None = None,
+    ) -> bool:
         """Tell whether rights may have changed between a commit and a snapshot.
 
-        The stream must have passed the insert position taken with the snapshot.
+        The stream must have passed the insert position taken with the later snapshot.
 
         Args:
             after: Commit position of the judged change.
-            snapshot: What judged it.
+            snapshot: What judged it: rows were read as it shows them.
             relations: Followed relations that were read while judging.
+            closing: Taken behind the judgement: definitions were used at the latest as it shows
+                them. None: no later than ``snapshot``.
         """
-        if self._definitions.between(after, snapshot):
+        if self._definitions.between(after, closing or snapshot):
             return True
         for oid in relations:
             if self._followed_since.get(oid, after) > after:

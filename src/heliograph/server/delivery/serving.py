@@ -6,7 +6,6 @@ table that is withheld from one that does not exist.
 
 from dataclasses import dataclass
 
-from heliograph.core.matching.binding_parameters import BindingParameters
 from heliograph.core.matching.table_description import TableDescription, TableKind
 from heliograph.core.matching.table_rights import TableRights
 from heliograph.core.replication.relation import ReplicaIdentity
@@ -35,15 +34,12 @@ class ServingRules:
         return bool(names & self.allow_without_rls)
 
 
-def why_withheld(
-    entry: TableEntry, role: str, parameters: BindingParameters, rules: ServingRules
-) -> str | None:
+def why_withheld(entry: TableEntry, role: str, rules: ServingRules) -> str | None:
     """Return why a table is not served to a role; None when it is.
 
     Args:
         entry: The table with the role's rights.
         role: The subscriber's role.
-        parameters: What it asks for.
         rules: The settings.
     """
     table, rights = entry.description, entry.rights[role]
@@ -56,7 +52,6 @@ def why_withheld(
         return "the role may not SELECT any column"
     if not table.row_security and not rights.bypasses and not rules.allows(table):
         return "row level security is off and the table is not in allow_without_rls"
-    del parameters
     return _undecidable_policy(table, rights)
 
 

@@ -18,7 +18,8 @@ from heliograph.errors import RoleUnusableError, SubscriptionRefusedError
 from heliograph.ports.change_subscriptions import ChangeBinding, ChangeOutlet, ChangeSubscription
 from heliograph.ports.identity import Identity
 from heliograph.postgres.filter_sql import refuse_invalid_terms
-from heliograph.postgres.judge import Judge, JudgementStatement, build_statement, is_usable
+from heliograph.postgres.judge import Judge
+from heliograph.postgres.judge_statement import JudgementStatement, build_statement, is_usable
 from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
 from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.dispatcher import Dispatcher
@@ -173,7 +174,7 @@ class ChangeSubscriptionService:
             entry = await self._parts.registry.load(oid, identity.role)
             if entry is None:
                 continue
-            reason = why_withheld(entry, identity.role, parameters, self._parts.rules)
+            reason = why_withheld(entry, identity.role, self._parts.rules)
             if reason is not None:
                 # The client learns the same as for a table that does not exist (S20).
                 _log.warning("table_withheld", table_oid=oid, role=identity.role, reason=reason)
@@ -291,7 +292,7 @@ class ChangeSubscriptionService:
             group = BindingGroup(
                 (lane.role, lane.claims_json), entry, parameters, plan.bound.terms, equality
             )
-            group.adopt(entry)
+            group.adopt(entry, self._parts.rules)
             lane.groups[key] = group
             self._parts.dispatcher.index.add(oid, group, equality)
         return group

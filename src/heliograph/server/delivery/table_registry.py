@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from heliograph.core.replication.lsn import Lsn
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.catalog import Catalog, PublishedTable
+from heliograph.server.delivery.rights_watch import RightsWatch
 from heliograph.server.delivery.tables import TableEntry
 
 
@@ -16,9 +17,10 @@ class TableRegistry:
     the publication, and one that is kept is kept true.
     """
 
-    def __init__(self, admin: AdminDatabase, catalog: Catalog) -> None:
+    def __init__(self, admin: AdminDatabase, catalog: Catalog, rights: RightsWatch) -> None:
         """Start with nothing read."""
         self._admin = admin
+        self._rights = rights
         self._catalog = catalog
         self._entries: dict[int, TableEntry] = {}
         self._reading = asyncio.Lock()
@@ -45,6 +47,7 @@ class TableRegistry:
         known = self._entries.get(oid)
         if known is not None and role in known.rights:
             return known
+        await self._rights.watch([oid])
         async with self._reading, self._admin.connection() as connection:
             known = self._entries.get(oid)
             if known is None:

@@ -15,6 +15,7 @@ from heliograph.server.delivery.positions import Unsettled
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.delivery.rights_log import RightsLog
 from heliograph.server.delivery.rights_messages import RightsMessages
+from heliograph.server.delivery.rights_watch import RightsWatch
 
 pytestmark = pytest.mark.asyncio
 
@@ -102,6 +103,7 @@ class Kit:
                 progress=StreamProgress(request=lambda: None, nudge=self.nudge),
                 unsettled=Unsettled(),
                 rights_log=RightsLog(),
+                rights=RightsWatch(self.look, reads_definitions=False),
                 rights_messages=RightsMessages(None),
                 clock=Clock(),
             )
@@ -109,6 +111,9 @@ class Kit:
 
     async def nudge(self):
         pass
+
+    async def look(self, _question):
+        raise AssertionError("nobody subscribed")
 
 
 def identity(start_lsn, *, system="1", is_new=False):

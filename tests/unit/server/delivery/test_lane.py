@@ -31,7 +31,6 @@ class Change:
 
 class Entry:
     def __init__(self):
-        self.valid_since = ZERO_LSN
         self.description = self
         self.oid = 7
         self.primary_key = ("id",)
@@ -106,6 +105,7 @@ class Services:
         self.tasks = []
         self.judged_at_once = []
         self.dispatched = ZERO_LSN
+        self.valid_since = ZERO_LSN
         self.lane = Lane("authenticated", "{}", self)
 
     def spawn_lane(self, lane):
@@ -116,8 +116,13 @@ class Services:
         await self.gate.wait()
         return object()
 
-    def rights_changed(self, _judgement, _commit_lsn, _tables):
+    must_look = False
+
+    def rights_changed(self, _judgement, _transaction, _tables):
         return False
+
+    def is_before_rights(self, _tables, commit_lsn):
+        return self.valid_since > commit_lsn
 
     def observe_written(self, _commit_time_us):
         pass
@@ -259,7 +264,7 @@ async def test_what_is_older_than_the_rights_known_is_not_shown_although_nobody_
     if is_busy:
         services.push(item(busy, 10))
         await asyncio.sleep(0)
-    group.entry.valid_since = Lsn(30)
+    services.valid_since = Lsn(30)
     services.push(item(group, 20))
     services.push(item(group, 30))
     services.gate.set()

@@ -1,0 +1,130 @@
+"""Rights that change between a commit and its judgement reveal nothing older, whatever changed.
+
+On a database with event triggers, and as a plain owner without them (`visibility.md` §6). The
+server is stopped while it should judge, so that every change is judged after the rights changed.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from raw_client import RawClient, table
+
+pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
+
+BOB = "00000000-0000-0000-0000-00000000000b"
+
+# `shown` says whether bob may see a row. `hidden` is a column that he may not SELECT.
+SCHEMA = """
+create function may_see(shown bool) returns bool language sql stable set search_path = ''
+  return shown;
+create table notes (id int primary key, shown bool, body text, hidden text);
+create table notices (id int primary key, shown bool, body text, hidden text);
+alter table notes enable row level security;
+alter table notices enable row level security;
+alter table notes replica identity full;
+alter table notices replica identity full;
+create policy p on notes for select to authenticated using (may_see(shown));
+create policy p on notices for select to authenticated using (true);
+revoke all on notes, notices from authenticated, anon;
+grant select (id, shown, body) on notes, notices to authenticated;
+alter publication supabase_realtime add table notes, notices;
+"""
+
+# What changes, and the table that it concerns: of `notices` nothing is ever judged.
+CHANGES = {
+    "policy": ("notes", "alter policy p on notes using (true)"),
+    "another policy": ("notes", "create policy q on notes for select using (true)"),
+    "function": (
+        "notes",
+        "create or replace function may_see(shown bool) returns bool stable return true",
+    ),
+    "policy of a granted role": ("notes", "grant {role} to authenticated with inherit true"),
+    "column of a judged table": ("notes", "grant select (hidden) on notes to authenticated"),
+    "column": ("notices", "grant select (hidden) on notices to authenticated"),
+    "table": ("notices", "grant select on notices to authenticated"),
+    "column of a granted role": ("notices", "grant {role} to authenticated with inherit true"),
+}
+
+
+@contextlib.asynccontextmanager
+async def connected(server):
+    client = await RawClient.connect(server)
+    reading = asyncio.create_task(client.read())
+    try:
+        yield client
+    finally:
+        await client.socket.close()
+        await reading
+
+
+@contextlib.contextmanager
+def role_of_its_own(server):
+    """A role that may see everything; nobody is a member of it."""
+    role = "reader_of_" + server.database_url.rsplit("/", 1)[1]
+    server.sql(f"create role {role}", f"grant select on notices, notes to {role}")
+    server.sql(f"create policy r on notes for select to {role} using (true)")
+    try:
+        yield role
+    finally:
+        server.sql(
+            "drop policy r on notes",
+            f"revoke all on notices, notes from {role}",
+            f"drop role {role}",
+        )
+
+
+@contextlib.contextmanager
+def stopped(server):
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+
+
+async def written_until_seen(sql, client, name, body, first_id=1_000):
+    """Write rows that only the new rights show, until one of them arrives."""
+    for number in range(first_id, first_id + 400):
+        await sql.execute(f"insert into {name} values (%s, false, %s, 'NEWER')", (number, body))
+        with contextlib.suppress(TimeoutError):
+            await client.until(lambda: "NEWER" in json.dumps(client.changes(name)), 0.05)
+            return
+    raise AssertionError("nothing of what the new rights show has arrived")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_rights_granted_after_a_commit_reveal_nothing_of_it(any_server, change):
+    server = any_server
+    server.sql(SCHEMA)
+    name, statement = CHANGES[change]
+    hides_column = name == "notices" or "column" in change
+    private = f"insert into {name} values (2, {hides_column}, %s, %s)"
+    with role_of_its_own(server) as role:
+        async with (
+            connected(server) as bob,
+            await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql,
+        ):
+            await bob.join(name, server.token(BOB), table(name))
+            await sql.execute(f"insert into {name} values (1, true, 'first', 'OLDER')")
+            await bob.until(lambda: bob.changes(name))
+            with stopped(server):
+                await sql.execute(private, ("x" if hides_column else "OLDER", "OLDER"))
+                await sql.execute(statement.format(role=role))
+            if hides_column and name == "notes":
+                await sql.execute("alter policy p on notes using (true)")
+            await written_until_seen(sql, bob, name, "x" if hides_column else "NEWER")
+            assert "OLDER" not in json.dumps(bob.frames)
+            # What could be shown of it was shown, or the channel knows that something is missing.
+            assert any(
+                said["message"] == "resync: rights_changed" for said in bob.systems(name)
+            ) or any(change["record"]["id"] == 2 for change in bob.changes(name))
