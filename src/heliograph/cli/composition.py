@@ -170,6 +170,7 @@ def _make_judge(settings: Settings, prepared: PreparedDatabase) -> Judge:
         connections_max=settings.bounds.judgement_connections_max,
         timeout_s=settings.bounds.judgement_timeout_s,
         stand_ins=prepared.stand_ins,
+        other_logins=prepared.other_judges,
     )
 
 

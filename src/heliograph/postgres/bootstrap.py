@@ -4,19 +4,23 @@ Order: the database is checked, migrated (or, in production, found to be migrate
 login made or corrected, the publication checked.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
 from psycopg import AsyncConnection
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
-from heliograph.config import Settings
+from heliograph.config import Secret, Settings
 from heliograph.errors import ConfigurationError
 from heliograph.postgres.connecting import connect
 from heliograph.postgres.database_facts import gather_replication_facts
 from heliograph.postgres.external_check import check_database, require_usable
-from heliograph.postgres.judge_login import ensure_judge_login
+from heliograph.postgres.judge_login import (
+    SERVICE_ROLE,
+    ensure_judge_login,
+    require_safe_login,
+)
 from heliograph.postgres.migrate import AttachSetting, MigrateOptions, MigrationMode, migrate, plan
 from heliograph.postgres.publication_check import FindingLevel, check_publication
 
@@ -42,6 +46,8 @@ class PreparedDatabase:
         is_attached: Whether it is an existing Supabase project.
         publication: What clients may subscribe to.
         judge_conninfo: The judging login, with its password: never to be logged.
+        other_judges: The same for roles that a login of their own judges: ``service_role``, where
+            nobody could give it BYPASSRLS.
         stand_ins: For roles that pass by every policy: the role under which their filters are
             judged.
         must_poll: Whether changes must be read by polling the slot, because replication
@@ -52,6 +58,7 @@ class PreparedDatabase:
     is_attached: bool
     publication: str
     judge_conninfo: str = field(repr=False)
+    other_judges: dict[str, str] = field(repr=False)
     stand_ins: dict[str, str]
     must_poll: bool
     message_secret: bytes | None = field(repr=False)
@@ -78,10 +85,12 @@ async def prepare_database(settings: Settings, *, may_migrate: bool) -> Prepared
         is_attached = mode is MigrationMode.ATTACH
         publication = settings.publication_name(is_attached=is_attached)
         await _check_publication(connection, publication)
+        judge_conninfo, other_judges = await _judges(connection, settings)
         return PreparedDatabase(
             is_attached=is_attached,
             publication=publication,
-            judge_conninfo=await _judge_conninfo(connection, settings),
+            judge_conninfo=judge_conninfo,
+            other_judges=other_judges,
             stand_ins=await _stand_ins(connection, settings),
             must_poll=await _must_poll(settings),
             message_secret=await _message_secret(connection),
@@ -120,15 +129,33 @@ async def _check_publication(connection: AsyncConnection[TupleRow], name: str) -
         _log.warning("publication_finding", table=finding.table, reason=finding.reason)
 
 
-async def _judge_conninfo(connection: AsyncConnection[TupleRow], settings: Settings) -> str:
+async def _judges(
+    connection: AsyncConnection[TupleRow], settings: Settings
+) -> tuple[str, dict[str, str]]:
+    """Return how to connect in order to judge, and the same for roles with a login of their own."""
     if settings.judge_url is not None:
-        return settings.judge_url.reveal()
+        await _check_given_login(settings.judge_url, settings.roles)
+        return settings.judge_url.reveal(), {}
     password = settings.judge_password
     if password is None:
         # Says which variable is missing.
-        return settings.url_for_judging().reveal()
+        return settings.url_for_judging().reveal(), {}
     logins = await ensure_judge_login(connection, password.reveal(), settings.roles)
-    return make_conninfo(logins.judge.conninfo)
+    others = {} if logins.service is None else {SERVICE_ROLE: logins.service.conninfo}
+    return logins.judge.conninfo, others
+
+
+async def _check_given_login(url: Secret, roles: Sequence[str]) -> None:
+    given = await connect(url, variable="HELIOGRAPH_JUDGE_URL")
+    try:
+        if await require_safe_login(given, roles):
+            _log.warning(
+                "service_role_not_judged",
+                reason="it has no BYPASSRLS, and the login of HELIOGRAPH_JUDGE_URL must not become"
+                " it: who joins as service_role is refused",
+            )
+    finally:
+        await given.close()
 
 
 async def _stand_ins(connection: AsyncConnection[TupleRow], settings: Settings) -> dict[str, str]:

@@ -26,7 +26,7 @@ from heliograph.errors import ConfigurationError, StorageError, UnavailableError
 JUDGE_LOGIN: Final = "heliograph_judge"
 SERVICE_JUDGE_LOGIN: Final = "heliograph_service_judge"
 
-_SERVICE_ROLE: Final = "service_role"
+SERVICE_ROLE: Final = "service_role"
 
 #: From this version on a membership says itself whether it inherits.
 _MEMBERSHIP_OPTIONS_VERSION: Final = 160000
@@ -122,7 +122,7 @@ async def ensure_judge_login(
             if not judges_service:
                 return JudgeLogins(judge, None)
             service = await _ensure(
-                connection, SERVICE_JUDGE_LOGIN + suffix, password, (_SERVICE_ROLE,)
+                connection, SERVICE_JUDGE_LOGIN + suffix, password, (SERVICE_ROLE,)
             )
             return JudgeLogins(judge, service)
     except TimeoutError as error:
@@ -131,6 +131,31 @@ async def ensure_judge_login(
     except psycopg.Error as error:
         message = f"the judging login could not be made ({error.sqlstate})"
         raise StorageError(message) from error
+
+
+async def require_safe_login(connection: AsyncConnection[Any], roles: Sequence[str]) -> bool:
+    """Verify that the login of a connection, which somebody else made, may judge.
+
+    Args:
+        connection: Of the login itself.
+        roles: The roles that tokens may name.
+
+    Returns:
+        Whether ``service_role`` is among them and would have to be judged, by another login.
+
+    Raises:
+        ConfigurationError: If the login can become more than the others of these roles, or less;
+            or if one of them passes row level security.
+    """
+    assumed, judges_service = await _read_roles(connection, roles)
+    cursor = await connection.execute("select session_user::text")
+    row = await cursor.fetchone()
+    user = "" if row is None else str(row[0])
+    findings = await verify_judge_login(connection, user, assumed)
+    if findings:
+        message = f"HELIOGRAPH_JUDGE_URL: the login must not judge: {'; '.join(findings)}"
+        raise ConfigurationError(message)
+    return judges_service
 
 
 async def verify_judge_login(
@@ -190,11 +215,11 @@ async def _read_roles(
         if name not in found:
             message = f"role {name} does not exist: run `heliograph migrate` or create it"
             raise ConfigurationError(message)
-        if name != _SERVICE_ROLE and (found[name]["is_superuser"] or found[name]["has_bypassrls"]):
+        if name != SERVICE_ROLE and (found[name]["is_superuser"] or found[name]["has_bypassrls"]):
             message = f"role {name} passes row level security; tokens must not name it"
             raise ConfigurationError(message)
-    assumed = tuple(dict.fromkeys(name for name in roles if name != _SERVICE_ROLE))
-    service = found.get(_SERVICE_ROLE)
+    assumed = tuple(dict.fromkeys(name for name in roles if name != SERVICE_ROLE))
+    service = found.get(SERVICE_ROLE)
     judges_service = service is not None and not (
         service["is_superuser"] or service["has_bypassrls"]
     )

@@ -8,6 +8,7 @@ from heliograph.errors import ConfigurationError
 from heliograph.postgres.judge_login import (
     JUDGE_LOGIN,
     ensure_judge_login,
+    require_safe_login,
     verify_judge_login,
 )
 from heliograph.postgres.migrate import migrate
@@ -154,3 +155,20 @@ async def test_a_database_that_public_may_not_connect_to_is_opened_for_the_login
         logins = await ensure_judge_login(connection, "one", ROLES)
     async with connect(logins.judge.conninfo) as judge:
         await judge.execute("select 1")
+
+
+async def test_a_login_that_somebody_else_made_must_be_safe(rolefree_url, connect, other_user):
+    async with connect(rolefree_url) as connection:
+        await migrate(connection)
+        await connection.execute(
+            "create role mine login noinherit; grant anon, authenticated to mine"
+        )
+        async with connect(other_user(rolefree_url, "mine")) as given:
+            assert await require_safe_login(given, ROLES) is False
+            await connection.execute("alter role service_role nobypassrls")
+            assert await require_safe_login(given, ROLES) is True
+            await connection.execute("grant service_role to mine")
+            with pytest.raises(ConfigurationError, match="role mine can become service_role"):
+                await require_safe_login(given, ROLES)
+        with pytest.raises(ConfigurationError, match=r"HELIOGRAPH_JUDGE_URL.*is a superuser"):
+            await require_safe_login(connection, ROLES)

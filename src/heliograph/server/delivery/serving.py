@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from heliograph.core.matching.table_description import TableDescription, TableKind
 from heliograph.core.matching.table_rights import TableRights
 from heliograph.core.replication.relation import ReplicaIdentity
+from heliograph.postgres.judge_login import SERVICE_ROLE
 from heliograph.server.delivery.tables import TableEntry
 
 #: In `ServingRules.allow_without_rls`: every table.
@@ -50,7 +51,8 @@ def why_withheld(entry: TableEntry, role: str, rules: ServingRules) -> str | Non
         return "the role has no USAGE on the schema"
     if not rights.selectable:
         return "the role may not SELECT any column"
-    if not table.row_security and not rights.bypasses and not rules.allows(table):
+    is_privileged = rights.bypasses or role == SERVICE_ROLE
+    if not (table.row_security or is_privileged or rules.allows(table)):
         return "row level security is off and the table is not in allow_without_rls"
     return _undecidable_policy(table, rights)
 

@@ -1,0 +1,161 @@
+"""A database of a plain owner: `service_role` has no BYPASSRLS and is judged like others."""
+
+import asyncio
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from raw_client import RawClient, table
+
+pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
+
+BOB = "00000000-0000-0000-0000-00000000000b"
+
+SCHEMA = """
+create table notes (id int primary key, owner uuid, body text);
+create table plain (id int primary key);
+create table closed (id int primary key);
+alter table notes enable row level security;
+alter table closed enable row level security;
+create policy own on notes for select to authenticated using (owner = auth.uid());
+create policy most on notes for select to service_role using (body <> 'not even the server');
+alter table notes replica identity full;
+alter publication supabase_realtime add table notes, plain, closed;
+"""
+
+
+@contextlib.asynccontextmanager
+async def connected(server):
+    client = await RawClient.connect(server)
+    reading = asyncio.create_task(client.read())
+    try:
+        yield client
+    finally:
+        await client.socket.close()
+        await reading
+
+
+async def test_service_role_is_judged_by_its_own_policies_over_its_own_login(plain_server):
+    plain_server.sql(SCHEMA)
+    async with (
+        connected(plain_server) as client,
+        await psycopg.AsyncConnection.connect(plain_server.database_url, autocommit=True) as sql,
+    ):
+        key = plain_server.service_role_key
+        for topic, name in (("notes", "notes"), ("plain", "plain"), ("closed", "closed")):
+            said = await client.join(topic, key, table(name))
+            assert said["message"] == "Subscribed to PostgreSQL"
+        await client.join("filtered", key, table("notes", filter="body=like.b%"))
+        await client.join("bob", plain_server.token(BOB), table("notes"))
+        refused = await client.join("bob-plain", plain_server.token(BOB), table("plain"))
+        assert refused["status"] == "error"
+        await sql.execute("insert into closed values (1)")
+        await sql.execute("insert into plain values (1)")
+        for number, (owner, body) in enumerate(
+            [(BOB, "bob's"), (None, "no one's"), (BOB, "not even the server"), (None, "both")]
+        ):
+            await sql.execute("insert into notes values (%s, %s, %s)", (number, owner, body))
+        await sql.execute("update notes set body = 'bob again' where id = 2")
+        await client.until(lambda: len(client.changes("notes")) == 4)
+        await client.until(lambda: len(client.changes("bob")) == 3)
+        told = [(c["type"], c["record"]["id"]) for c in client.changes("notes")]
+        assert told == [("INSERT", 0), ("INSERT", 1), ("INSERT", 3), ("UPDATE", 2)]
+        assert "not even the server" not in json.dumps(client.changes("notes"))
+        assert [c["record"]["id"] for c in client.changes("filtered")] == [0, 3, 2]
+        assert [c["record"]["id"] for c in client.changes("bob")] == [0, 2, 2]
+        assert [c["record"]["id"] for c in client.changes("plain")] == [1]
+        # Its row came before all the others, and no policy shows it to anybody.
+        assert client.changes("closed") == []
+
+
+async def test_the_judging_logins_can_not_become_one_another_s_roles(plain_server, plain_cluster):
+    name = plain_server.database_url.rsplit("/", 1)[1]
+    for login, allowed, forbidden in (
+        ("heliograph_judge", "authenticated", "service_role"),
+        ("heliograph_service_judge", "service_role", "authenticated"),
+    ):
+        url = plain_cluster.url(name, login)
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as judge:
+            await judge.execute(f"set role {allowed}")
+            await judge.execute("reset role")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                await judge.execute(f"set role {forbidden}")
+
+
+async def test_a_table_that_loses_its_row_security_is_withheld_from_who_had_subscribed(any_server):
+    server = any_server
+    server.sql(
+        "create table open (id int primary key)",
+        "alter table open enable row level security",
+        "create policy p on open for select to authenticated using (true)",
+        "alter publication supabase_realtime add table open",
+    )
+    async with (
+        connected(server) as client,
+        await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql,
+    ):
+        await client.join("bob", server.token(BOB), table("open"))
+        await client.join("server", server.service_role_key, table("open"))
+        await sql.execute("insert into open values (1)")
+        await client.until(lambda: client.changes("bob"))
+        await sql.execute("alter table open disable row level security")
+        await sql.execute("insert into open values (2)")
+        await client.until(
+            lambda: "resync: rights_changed" in [s["message"] for s in client.systems("bob")]
+        )
+        for number in range(3, 400):
+            await sql.execute("insert into open values (%s)", (number,))
+            with contextlib.suppress(TimeoutError):
+                await client.until(
+                    lambda: any(c["record"]["id"] > 2 for c in client.changes("server")), 0.05
+                )
+                break
+        assert [change["record"]["id"] for change in client.changes("bob")] == [1]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "revoke select on apart.open from authenticated",
+        "revoke usage on schema apart from authenticated",
+    ],
+)
+async def test_who_may_not_select_any_more_learns_of_no_row(any_server, statement):
+    server = any_server
+    server.sql(
+        "create schema apart",
+        "grant usage on schema apart to authenticated",
+        "create table apart.open (id int primary key)",
+        "grant select on apart.open to authenticated",
+    )
+    for name in ("apart.open", "public.marks"):
+        server.sql(
+            f"create table if not exists {name} (id int primary key)",
+            f"alter table {name} enable row level security",
+            f"create policy p on {name} for select to authenticated using (true)",
+            f"alter publication supabase_realtime add table {name}",
+        )
+    async with (
+        connected(server) as client,
+        await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql,
+    ):
+        both = {"event": "*", "schema": "apart", "table": "open"}, table("marks")
+        await client.join("bob", server.token(BOB), *both)
+        await sql.execute("insert into apart.open values (1)")
+        await client.until(lambda: client.changes("bob"))
+        await sql.execute(statement)
+        for number in range(2, 400):
+            await sql.execute("insert into apart.open values (%s)", (number,))
+            await sql.execute("insert into marks values (%s)", (number,))
+            with contextlib.suppress(TimeoutError):
+                await client.until(lambda: client.changes("bob")[-1]["table"] == "marks", 0.05)
+                break
+        else:
+            raise AssertionError("no mark has arrived")
+        assert [c["table"] for c in client.changes("bob")].count("open") == 1
