@@ -106,9 +106,19 @@ def _pool(
         max_size=connections_max,
         open=False,
         name="heliograph-judge",
+        configure=_prepare,
         timeout=timeout_s * 5,
         kwargs={"autocommit": True, "application_name": "heliograph_judge"},
     )
+
+
+async def _prepare(connection: AsyncConnection) -> None:
+    """Prepare what every judgement executes, before a failing one could skip it."""
+    await connection.execute(_SETTINGS, ("none", "{}", "", "1000"), prepare=True)
+    await connection.execute(_RELATIONS_READ, prepare=True)
+    for reads_definitions in (False, True):
+        statement = RightsQuestion(reads_definitions).statement()
+        await connection.execute(*statement, prepare=True)
 
 
 class Judge:
@@ -250,7 +260,7 @@ class Judge:
             locks = None
             if any(batch.statement.reads_tables for batch in ask.batches):
                 locks = await connection.execute(_RELATIONS_READ)
-            await connection.execute("rollback")
+            await connection.execute("rollback", prepare=False)
             closing = await connection.execute(*ask.rights.statement())
         answers = [tuple(await cursor.fetchall()) for cursor in cursors]
         return Judgement(
@@ -268,7 +278,7 @@ class Judge:
         await parts.finish()
         async with one_round_trip(connection):
             locks = await connection.execute(_RELATIONS_READ)
-            await connection.execute("rollback")
+            await connection.execute("rollback", prepare=False)
             closing = await connection.execute(*ask.rights.statement())
         return Judgement(
             snapshot=await _snapshot(settings),
@@ -279,7 +289,7 @@ class Judge:
         )
 
     async def _begin(self, connection: AsyncConnection, role: str, claims_json: str) -> _Cursor:
-        await connection.execute(_BEGIN)
+        await connection.execute(_BEGIN, prepare=False)
         timeout_ms = str(int(self._timeout_s * 1000))
         return await connection.execute(
             _SETTINGS,

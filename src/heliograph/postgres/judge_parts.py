@@ -15,10 +15,10 @@ from psycopg import AsyncConnection, AsyncPipeline
 
 from heliograph.postgres.judge_statement import RowAnswer, RowBatch, parameters
 
-#: SQLSTATE classes that no row causes: connection, transaction rollback, resources, a lock or state
-#: in the way, an operator's intervention, and faults of PostgreSQL itself. Every other error is
-#: the row's, and that row is denied to that subscriber.
-_PASSING_CLASSES: Final = frozenset({"", "08", "40", "53", "55", "57", "58", "F0", "XX"})
+#: SQLSTATE classes that no row causes: connection, a prepared statement that is gone, transaction
+#: rollback, resources, a lock or state in the way, an operator's intervention, and faults of
+#: PostgreSQL itself. Every other error is the row's, which is denied to that subscriber.
+_PASSING_CLASSES: Final = frozenset({"", "08", "26", "40", "53", "55", "57", "58", "F0", "XX"})
 
 _SAVEPOINT: Final = "savepoint heliograph_part"
 _RELEASE: Final = "release savepoint heliograph_part"
@@ -49,6 +49,9 @@ async def one_round_trip(connection: AsyncConnection) -> AsyncGenerator[None]:
 
     Whatever PostgreSQL skipped after an error is fetched before the pipeline ends: psycopg warns
     of everything that it finds left over.
+
+    A statement that psycopg prepares by itself counts as prepared even when it was skipped, and
+    fails ever after. So nothing in the block may be prepared that was not prepared before.
     """
     failure: psycopg.Error | None = None
     async with connection.pipeline() as pipeline:
@@ -113,17 +116,18 @@ class JudgementInParts:
     async def finish(self) -> None:
         """Leave the last part behind, so that the transaction goes on."""
         if self._has_failed:
-            await self._connection.execute(_BACK)
+            await self._connection.execute(_BACK, prepare=False)
             self._has_failed = False
 
     async def _try(self, batch: RowBatch, rows: Sequence[str]) -> list[RowAnswer] | psycopg.Error:
         try:
             async with one_round_trip(self._connection):
-                await self._connection.execute(_BACK if self._has_failed else _SAVEPOINT)
+                first = _BACK if self._has_failed else _SAVEPOINT
+                await self._connection.execute(first, prepare=False)
                 cursor = await self._connection.execute(
                     batch.statement.query, parameters(batch.statement, rows), prepare=False
                 )
-                await self._connection.execute(_RELEASE)
+                await self._connection.execute(_RELEASE, prepare=False)
         except psycopg.Error as error:
             if not is_row_error(error):
                 raise

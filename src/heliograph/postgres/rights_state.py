@@ -74,7 +74,8 @@ class RightsQuestion:
         """Return the query with its parameters."""
         if not self.reads_definitions:
             return _ROLES, ()
-        return _DEFINITIONS, (list(self.relations),)
+        # As text: a list of numbers has another type for larger ones, and so another plan.
+        return _DEFINITIONS, (f"{{{','.join(map(str, self.relations))}}}",)
 
 
 @dataclass(frozen=True, slots=True)
