@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import AsyncConnection, sql
 
+from heliograph.core.matching.record_literal import array_literal
 from heliograph.postgres.catalog_text import CatalogText
 from heliograph.postgres.filter_sql import FilterExpression, identifier
 
@@ -50,8 +51,11 @@ RowAnswer = tuple[bool | None, ...]
 
 
 def parameters(statement: JudgementStatement, rows: Sequence[str]) -> tuple[object, ...]:
-    """Return what is bound to a question about some rows."""
-    return (*statement.parameters, list(rows))
+    """Return what is bound to a question about some rows.
+
+    The array is written here: the driver's own way takes ten times as long for each row.
+    """
+    return (*statement.parameters, array_literal(rows))
 
 
 def build_statement(

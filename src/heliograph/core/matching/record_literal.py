@@ -20,6 +20,15 @@ def record_literal(values: Iterable[Value]) -> str:
     return f"({','.join([_field(value) for value in values])})"
 
 
+def array_literal(texts: Iterable[str]) -> str:
+    """Write the text of a one-dimensional array, for example of composite texts.
+
+    Source: https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+    """
+    elements = [text.replace("\\", "\\\\").replace('"', '\\"') for text in texts]
+    return '{"' + '","'.join(elements) + '"}' if elements else "{}"
+
+
 def arranged(row: Row, positions: Sequence[int | None]) -> list[Value]:
     """Bring a WAL row into the order of the table's row type.
 

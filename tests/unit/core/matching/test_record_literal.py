@@ -1,4 +1,7 @@
-from heliograph.core.matching.record_literal import arranged, record_literal
+from hypothesis import example, given, strategies as st
+
+from heliograph.core.matching.array_literal import parse_array
+from heliograph.core.matching.record_literal import arranged, array_literal, record_literal
 from heliograph.core.replication.row_change import Unknown
 
 
@@ -12,3 +15,9 @@ def test_unknown_values_are_written_as_null():
 
 def test_a_row_is_brought_into_the_order_of_the_table():
     assert arranged(("1", "x"), (1, None, 0)) == ["x", Unknown.NOT_SENT, "1"]
+
+
+@given(st.lists(st.text(alphabet='a"\\{},() N\n', max_size=6), max_size=4))
+@example(["NULL", "", '("x\\",,"q""")'])
+def test_an_array_of_texts_reads_back_as_the_same_texts(texts):
+    assert parse_array(array_literal(texts)) == texts
