@@ -1,4 +1,4 @@
-"""The one place where an unforeseen error is caught: around a task that others must survive."""
+"""The one place where an unforeseen error is caught: around work that others must survive."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -51,7 +51,20 @@ class Supervisor:
         try:
             await work
         except Exception as error:  # noqa: BLE001 - the supervisor's boundary: others go on
-            self.failures += 1
-            _log.error("task_failed", task=name, error=type(error).__name__, exc_info=error)
-            if on_failure is not None:
-                on_failure()
+            self.note(error, name=name, on_failure=on_failure)
+
+    def call(self, work: Callable[[], None], *, name: str, on_failure: Callable[[], None]) -> None:
+        """Do ``work`` at once; like `spawn`, an unforeseen error ends it and nothing else."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - the supervisor's boundary: others go on
+            self.note(error, name=name, on_failure=on_failure)
+
+    def note(
+        self, error: Exception, *, name: str, on_failure: Callable[[], None] | None = None
+    ) -> None:
+        """Log and count an unforeseen error, and tell those concerned."""
+        self.failures += 1
+        _log.error("task_failed", task=name, error=type(error).__name__, exc_info=error)
+        if on_failure is not None:
+            on_failure()

@@ -12,6 +12,8 @@ from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.catalog import Catalog
 from heliograph.postgres.dependency_publication import DEPENDENCY_PUBLICATION, follow_dependency
 from heliograph.postgres.judge import Judge
+from heliograph.server.delivery.audience_judge import AudienceJudge, AudienceJudgeParts
+from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.dispatcher import Dispatcher, DispatcherParts
 from heliograph.server.delivery.inbox import ChangeInbox, InboxParts
@@ -197,9 +199,9 @@ def _assemble(
 def _dispatcher(
     options: DeliveryOptions, foundation: _Foundation, supervisor: Supervisor
 ) -> Dispatcher:
-    return Dispatcher(
-        DispatcherParts(
-            ring=options.ring,
+    counters = DeliveryCounters()
+    judge = AudienceJudge(
+        AudienceJudgeParts(
             judge=options.judge,
             registry=foundation.registry,
             dependencies=foundation.dependencies,
@@ -207,9 +209,20 @@ def _dispatcher(
             rights=foundation.rights,
             unsettled=foundation.unsettled,
             progress=foundation.progress,
+            clock=options.clock,
+            metrics=options.metrics,
+            counters=counters,
+        )
+    )
+    return Dispatcher(
+        DispatcherParts(
+            ring=options.ring,
+            judge=judge,
+            registry=foundation.registry,
             supervisor=supervisor,
             clock=options.clock,
             rules=options.visibility,
             metrics=options.metrics,
+            counters=counters,
         )
     )

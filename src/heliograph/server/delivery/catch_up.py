@@ -12,7 +12,9 @@ from heliograph.core.changelog.ring import Ring
 from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.transaction import Transaction
 from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
-from heliograph.server.delivery.lane import DispatchedTransaction, Lane, LaneItem, finish
+from heliograph.server.delivery.handing_over import finish
+from heliograph.server.delivery.lane import Lane
+from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem
 
 #: Transactions read from the ring at once; bounds what is decoded ahead of the connection.
 _TRANSACTIONS_AT_ONCE = 32

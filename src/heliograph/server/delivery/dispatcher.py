@@ -1,4 +1,4 @@
-"""From a transaction to the lanes it concerns; judgement, catch-up and refill for all lanes."""
+"""From a transaction to the lanes it concerns; catch-up and refill for all lanes."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
@@ -6,52 +6,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import structlog
-
-from heliograph import limits
 from heliograph.core.changelog.ring import Ring
 from heliograph.core.matching.subscription_index import SubscriptionIndex
 from heliograph.core.matching.visibility import LeaveEvents
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.row_change import RowChange
 from heliograph.core.replication.transaction import Transaction
-from heliograph.errors import JudgementUnavailableError, UnavailableError
 from heliograph.ports.clock import Clock
-from heliograph.postgres.judge import Judge, Judgement
-from heliograph.postgres.judge_parts import RowError
+from heliograph.postgres.judge import Judgement
+from heliograph.server.delivery.audience_judge import AudienceJudge
 from heliograph.server.delivery.catch_up import catch_up
 from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
 from heliograph.server.delivery.counters import DeliveryCounters
-from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.judging import Judging, Question, VisibilityRules
-from heliograph.server.delivery.lane import (
-    DispatchedTransaction,
-    Lane,
-    LaneItem,
-    LaneMark,
-)
-from heliograph.server.delivery.positions import Unsettled
-from heliograph.server.delivery.progress import StreamProgress
-from heliograph.server.delivery.rights_log import RightsLog
-from heliograph.server.delivery.rights_watch import RightsWatch
+from heliograph.server.delivery.lane import Lane
+from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem, LaneMark
 from heliograph.server.delivery.table_registry import TableRegistry
 from heliograph.server.metrics import Metrics
 from heliograph.server.supervision import Supervisor
 
 if TYPE_CHECKING:
     from heliograph.server.delivery.groups import Audience, BindingGroup, Match
-
-#: Seconds a judgement waits for the stream; it is asked and nudged, so waiting longer is a fault.
-_STREAM_WAIT_S = 5.0
-
-#: First and last wait before a judgement is asked again because its snapshot was too old.
-_REPEAT_FIRST_S = 0.0005
-_REPEAT_LAST_S = 0.25
-
-_log = structlog.get_logger("heliograph.delivery")
-
-#: Different errors of policies that are logged, each once; all are counted.
-_LOGGED_ERRORS_MAX = 1_000
 
 #: Transactions that an overflown lane takes from the ring at once.
 _REFILL_TRANSACTIONS = 128
@@ -63,31 +38,23 @@ class DispatcherParts:
 
     Attributes:
         ring: The change log.
-        judge: The exact path.
+        judge: Judges for all lanes.
         registry: Tables and rights.
-        dependencies: What policies read.
-        rights_log: Changes of rights in commit order.
-        rights: Compares what decides rights with every judgement.
-        unsettled: Transactions that a snapshot may not see yet.
-        progress: How far the stream was received.
         supervisor: Owns the lanes' tasks.
         clock: For durations.
         rules: ``delete_visibility`` and ``leave_events``.
         metrics: For the histograms.
+        counters: Totals to add to.
     """
 
     ring: Ring
-    judge: Judge
+    judge: AudienceJudge
     registry: TableRegistry
-    dependencies: Dependencies
-    rights_log: RightsLog
-    rights: RightsWatch
-    unsettled: Unsettled
-    progress: StreamProgress
     supervisor: Supervisor
     clock: Clock
     rules: VisibilityRules
     metrics: Metrics
+    counters: DeliveryCounters
 
 
 class Dispatcher:
@@ -106,13 +73,11 @@ class Dispatcher:
         self.ring = parts.ring
         self.index: SubscriptionIndex[BindingGroup] = SubscriptionIndex()
         self.lanes: dict[Audience, Lane] = {}
-        self.counters = DeliveryCounters()
+        self.counters = parts.counters
         self.judging = Judging(parts.rules)
         self._parts = parts
         self._leave_events = parts.rules.leave_events is LeaveEvents.DELETE
         self._last_dispatched = ZERO_LSN
-        self._slow_gate = asyncio.Semaphore(1)
-        self._logged_errors: set[tuple[int, str, str]] = set()
 
     def lane(self, role: str, claims_json: str) -> Lane:
         """Return the lane of an audience, made when it is new."""
@@ -155,11 +120,18 @@ class Dispatcher:
         """Match a transaction and give each lane its part."""
         is_concerned = any(self.index.has_table(rel.oid) for rel in transaction.relations)
         if is_concerned and not transaction.is_too_large:
-            changes = transaction.decode(self.key_places(transaction))
-            self.dispatch_changes(transaction, changes)
+            self._parts.supervisor.call(
+                partial(self._dispatch_rows, transaction),
+                name="dispatch",
+                on_failure=partial(self.resync_tables, transaction, "internal_error"),
+            )
         for relation in transaction.truncated:
             self.resync_table(relation.oid, "truncated", transaction)
         self._last_dispatched = transaction.commit_lsn
+
+    def _dispatch_rows(self, transaction: Transaction) -> None:
+        changes = transaction.decode(self.key_places(transaction))
+        self.dispatch_changes(transaction, changes)
 
     def dispatch_changes(self, transaction: Transaction, changes: Sequence[RowChange]) -> None:
         """Give each lane its part of some changes of one transaction."""
@@ -168,7 +140,7 @@ class Dispatcher:
         items: dict[Audience, LaneItem] = {}
         for change in changes:
             for group in self.index.candidates(change):
-                match = group.match(change, leave_events=self._leave_events)
+                match = self._match(group, change)
                 if match is None:
                     continue
                 item = items.get(group.audience)
@@ -176,7 +148,19 @@ class Dispatcher:
                     item = items[group.audience] = LaneItem(dispatched, [])
                 item.matches.append(match)
         for audience, item in items.items():
-            self.lanes[audience].push(item)
+            lane = self.lanes[audience]
+            self._parts.supervisor.call(
+                partial(lane.push, item), name="lane", on_failure=partial(_close_lane, lane)
+            )
+
+    def _match(self, group: "BindingGroup", change: RowChange) -> "Match | None":
+        """Match; a bug in it ends the channels of that group only."""
+        try:
+            return group.match(change, leave_events=self._leave_events)
+        except Exception as error:  # noqa: BLE001 - one group's bug must not stop the others
+            failed = partial(_close_each, tuple(group.channels))
+            self._parts.supervisor.note(error, name="match", on_failure=failed)
+            return None
 
     def key_places(self, transaction: Transaction) -> dict[int, tuple[int, ...] | None]:
         """Adopt the relations of a transaction; who subscribed to one that disagrees is told."""
@@ -211,6 +195,11 @@ class Dispatcher:
             if lane.behind is None:
                 tell = partial(_resync_owed, group, reason, transaction)
                 lane.tell_in_order(LaneMark(transaction.commit_lsn, tell))
+
+    def resync_tables(self, transaction: Transaction, reason: str) -> None:
+        """Tell every channel of every table of a transaction."""
+        for relation in transaction.relations:
+            self.resync_table(relation.oid, reason, transaction)
 
     def resync_all(self, reason: str) -> None:
         """Tell every channel."""
@@ -282,17 +271,11 @@ class Dispatcher:
     @property
     def must_look(self) -> bool:
         """Whether rights must be compared even where nothing is judged."""
-        return self._parts.rights.must_look
+        return self._parts.judge.must_look
 
     def spawn_lane(self, lane: Lane) -> None:
         """Run a lane's work in a task; a bug in it ends that lane's channels only."""
-
-        def failed() -> None:
-            for group in tuple(lane.groups.values()):
-                for channel in tuple(group.channels):
-                    channel.outlet.close_hopeless("internal_error: changes can not be delivered")
-                    channel.close()
-
+        failed = partial(_close_lane, lane)
         self._parts.supervisor.spawn(lane.run(), name="lane", on_failure=failed)
 
     def start_catch_up(self, lane: Lane, channel: SubscribedChannel) -> None:
@@ -301,12 +284,10 @@ class Dispatcher:
             return
         self.counters.catch_ups += 1
 
-        def failed() -> None:
-            channel.outlet.close_hopeless("internal_error: changes can not be delivered")
-            channel.close()
-
         work = catch_up(self, lane, channel)
-        self._parts.supervisor.spawn(work, name="catch_up", on_failure=failed)
+        self._parts.supervisor.spawn(
+            work, name="catch_up", on_failure=partial(_close_each, (channel,))
+        )
 
     def refill(self, lane: Lane) -> bool:
         """Push what an overflown lane missed; false when it is live again."""
@@ -343,113 +324,32 @@ class Dispatcher:
                 _tell_again(lane, group, reason, transaction, None)
 
     async def judge(self, lane: Lane, question: Question, items: Sequence[LaneItem]) -> Judgement:
-        """Judge until the snapshot sees all it must and the stream has passed it.
-
-        Raises:
-            UnavailableError: If that could not be had within the bounds.
-        """
-        transactions = [item.dispatched.transaction for item in items]
-        wait_s = _REPEAT_FIRST_S
-        for _ in range(limits.JUDGEMENT_ATTEMPTS_MAX):
-            judgement = await self._ask(lane, question)
-            if judgement is not None and self._sees(judgement, transactions):
-                await self._settle(judgement, question)
-                return judgement
-            self.counters.repeats["unavailable" if judgement is None else "not_yet_visible"] += 1
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, _REPEAT_LAST_S)
-        message = "no snapshot saw the judged transaction in time"
-        raise UnavailableError(message)
-
-    async def _settle(self, judgement: Judgement, question: Question) -> None:
-        """Learn all that `rights_changed` must know about a judgement."""
-        parts = self._parts
-        if question.row_count:
-            await parts.progress.wait(judgement.closing.insert_lsn, _STREAM_WAIT_S)
-            if not parts.dependencies.is_known(judgement.relations_read):
-                await parts.dependencies.learn(judgement.relations_read)
-        if parts.rights.changed(judgement.closing) and parts.rights.read_again is not None:
-            await parts.rights.read_again(judgement.closing)
-
-    async def _ask(self, lane: Lane, question: Question) -> Judgement | None:
-        if not question.row_count:
-            state = await self._parts.rights.look()
-            return Judgement(state.snapshot, state)
-        began = self._parts.clock.monotonic_s()
-        try:
-            if lane.timeouts_in_a_row:
-                # One slow audience after the other: the rest keep the connections.
-                async with self._slow_gate:
-                    judgement = await self._judge_once(lane, question)
-            else:
-                judgement = await self._judge_once(lane, question)
-        except JudgementUnavailableError as error:
-            if error.timed_out:
-                raise
-            return None
-        self.counters.judgements += 1
-        self.counters.judged_rows += question.row_count
-        self._parts.metrics.judgement_seconds.observe(self._parts.clock.monotonic_s() - began)
-        for row_error in judgement.row_errors:
-            self._count_row_error(lane.role, row_error)
-        return judgement
-
-    def _count_row_error(self, role: str, error: RowError) -> None:
-        self.counters.row_errors[error.sqlstate[:2]] += 1
-        key = (error.table_oid, role, error.sqlstate)
-        if key not in self._logged_errors and len(self._logged_errors) < _LOGGED_ERRORS_MAX:
-            self._logged_errors.add(key)
-            _log.warning(
-                "row_denied_by_error",
-                table_oid=error.table_oid,
-                role=role,
-                sqlstate=error.sqlstate,
-            )
-
-    async def _judge_once(self, lane: Lane, question: Question) -> Judgement:
-        return await self._parts.judge.judge(
-            lane.role, lane.claims_json, question.batches(), self._parts.rights.question
-        )
-
-    def _sees(self, judgement: Judgement, transactions: Sequence[Transaction]) -> bool:
-        snapshot = judgement.snapshot
-        if not all(snapshot.sees(transaction.xid) for transaction in transactions):
-            return False
-        return self._parts.unsettled.all_seen_by(snapshot, transactions[-1].commit_lsn)
+        """Judge; see `AudienceJudge.judge`."""
+        return await self._parts.judge.judge(lane, question, items)
 
     def rights_changed(
         self, judgement: Judgement, transaction: Transaction, table_oids: Collection[int]
     ) -> bool:
-        """Tell whether rights may have changed between a commit and its judgement."""
-        commit_lsn = transaction.commit_lsn
-        if self.is_before_rights(table_oids, commit_lsn):
-            return True
-        dependencies, read = self._parts.dependencies, judgement.relations_read
-        if not self._parts.rights.held(
-            judgement.closing,
-            commit_lsn=commit_lsn,
-            xid=transaction.xid,
-            relations=[*table_oids, *dependencies.with_rights(read)],
-        ):
-            return True
-        return self._parts.rights_log.changed_between(
-            commit_lsn,
-            judgement.snapshot,
-            dependencies.stream_oids(read),
-            closing=judgement.closing.snapshot,
-        )
+        """Tell whether rights may have changed; see `AudienceJudge.rights_changed`."""
+        return self._parts.judge.rights_changed(judgement, transaction, table_oids)
 
     def is_before_rights(self, table_oids: Iterable[int], commit_lsn: Lsn) -> bool:
         """Tell whether a table's rights were read for a later position than the commit."""
-        for oid in table_oids:
-            entry = self._parts.registry.entry(oid)
-            if entry is not None and entry.valid_since > commit_lsn:
-                return True
-        return False
+        return self._parts.judge.is_before_rights(table_oids, commit_lsn)
 
 
 def _channels(lane: Lane) -> set[SubscribedChannel]:
     return {channel for group in lane.groups.values() for channel in group.channels}
+
+
+def _close_lane(lane: Lane) -> None:
+    _close_each(_channels(lane))
+
+
+def _close_each(channels: Iterable[SubscribedChannel]) -> None:
+    for channel in channels:
+        channel.outlet.close_hopeless("internal_error: changes can not be delivered")
+        channel.close()
 
 
 def _without_room(lane: Lane) -> list[SubscribedChannel]:

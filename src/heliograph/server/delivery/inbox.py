@@ -202,8 +202,7 @@ class ChangeInbox:
                 await self._dispatcher.wait_drained(_SEGMENT_WAIT_S)
         except (LimitExceededError, StorageError, RemoteProtocolError) as error:
             _log.warning("oversize_transaction_not_delivered", error=error.code)
-            for relation in mark.relations:
-                self._dispatcher.resync_table(relation.oid, "transaction_too_large", mark)
+            self._dispatcher.resync_tables(mark, "transaction_too_large")
         finally:
             transaction.close()
 

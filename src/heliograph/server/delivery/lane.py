@@ -7,95 +7,25 @@ accepting and reads the change log from where it stopped, as soon as it has work
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from heliograph import limits
-from heliograph.core.matching.visibility import OldShown, Told
 from heliograph.core.replication.lsn import Lsn
-from heliograph.core.replication.row_change import ChangeKind, RowChange
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import JudgementUnavailableError, RoleUnusableError, UnavailableError
 from heliograph.postgres.judge import Judgement
-from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
-from heliograph.server.delivery.counters import DeliveryCounters
-from heliograph.server.delivery.groups import BindingGroup, Match
-from heliograph.server.delivery.judging import Judging, Question
+from heliograph.server.delivery.channel import SubscribedChannel
+from heliograph.server.delivery.handing_over import HandOverServices, deliver
+from heliograph.server.delivery.judging import Question
+from heliograph.server.delivery.lane_item import LaneItem, LaneMark
+
+if TYPE_CHECKING:
+    from heliograph.server.delivery.groups import BindingGroup
 
 
-@dataclass(slots=True, eq=False)
-class DispatchedTransaction:
-    """A transaction on its way, with what was encoded of it so far.
-
-    Attributes:
-        transaction: The transaction (of an oversize one: its mark).
-        renderings: ``data`` objects by (change, type, old row shown, columns shown): a change is
-            encoded once for all lanes that show the same of it.
-    """
-
-    transaction: Transaction
-    renderings: dict[tuple[int, ChangeKind, OldShown, tuple[str, ...]], bytes] = field(
-        default_factory=dict[tuple[int, ChangeKind, OldShown, tuple[str, ...]], bytes]
-    )
-
-
-@dataclass(slots=True, eq=False)
-class LaneItem:
-    """What one transaction means to one lane.
-
-    Attributes:
-        dispatched: The transaction.
-        matches: Its matches, in order of the changes.
-        only: The one channel that it is meant for; None for all.
-        is_catch_up: Whether ``only`` lags and reads this from the ring.
-        is_stalled: When catching up: the channel had no room for all of it.
-    """
-
-    dispatched: DispatchedTransaction
-    matches: list[Match]
-    only: SubscribedChannel | None = None
-    is_catch_up: bool = False
-    is_stalled: bool = False
-
-    @property
-    def commit_lsn(self) -> Lsn:
-        """Commit position of the transaction."""
-        return self.dispatched.transaction.commit_lsn
-
-    def size_bytes(self) -> int:
-        """Estimate the memory that its changes keep, as their share of the transaction."""
-        transaction = self.dispatched.transaction
-        return transaction.size_bytes * len(self.matches) // max(1, transaction.row_count)
-
-    def parts(self) -> list["LaneItem"]:
-        """Cut it into pieces of which each can be judged within the time of one judgement."""
-        size = limits.LANE_ITEM_CHANGES_MAX
-        if len(self.matches) <= size:
-            return [self]
-        return [
-            LaneItem(self.dispatched, self.matches[start : start + size], self.only)
-            for start in range(0, len(self.matches), size)
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class LaneMark:
-    """Something to be told at its place in the order of a lane.
-
-    Attributes:
-        commit_lsn: Of the transaction that is the reason.
-        tell: Tells it.
-    """
-
-    commit_lsn: Lsn
-    tell: Callable[[], None]
-
-
-class LaneServices(Protocol):
+class LaneServices(HandOverServices, Protocol):
     """What lanes need from delivery as a whole."""
-
-    counters: DeliveryCounters
-    judging: Judging
 
     def spawn_lane(self, lane: "Lane") -> None:
         """Have ``lane.run`` executed by a task."""
@@ -118,10 +48,6 @@ class LaneServices(Protocol):
 
     def is_before_rights(self, table_oids: set[int], commit_lsn: Lsn) -> bool:
         """Tell whether a table's rights were read for a later position than the commit."""
-        ...
-
-    def observe_written(self, commit_time_us: int) -> None:
-        """Note that changes of a transaction were queued for clients."""
         ...
 
     def refill(self, lane: "Lane") -> bool:
@@ -160,6 +86,7 @@ class Lane:
         self._history = 0
         self._last_pushed: Lsn | None = None
         self._drained: list[Callable[[], None]] = []
+        self._begin_catch_up = partial(services.start_catch_up, self)
 
     @property
     def waiting_changes(self) -> int:
@@ -196,7 +123,7 @@ class Lane:
         """Take work; delivers at once when nobody has to be asked and nothing waits."""
         if self.behind is not None and item.only is None:
             return
-        if not (self._is_running or self._services.must_look or _needs_judge(item.matches)):
+        if not (self._is_running or self._services.must_look or item.needs_judge()):
             self._deliver_unasked(item)
             self._last_pushed = item.commit_lsn
             return
@@ -296,7 +223,7 @@ class Lane:
             if self._rights_changed(item, judgement):
                 self._resync_all([item], "rights_changed")
             else:
-                self.deliver(item, question, judgement)
+                self._deliver(item, question, judgement)
 
     async def _judge(self, question: Question, items: Sequence[LaneItem]) -> Judgement | None:
         """Judge; None when that failed and whoever is concerned was told."""
@@ -322,17 +249,17 @@ class Lane:
         return fresh
 
     def _rights_changed(self, item: LaneItem, judgement: Judgement) -> bool:
-        return self._services.rights_changed(
-            judgement, item.dispatched.transaction, _tables_of(item)
-        )
+        return self._services.rights_changed(judgement, item.dispatched.transaction, item.tables())
 
     def _deliver_unasked(self, item: LaneItem) -> None:
         """Deliver what nobody has to be asked about, unless it is older than the rights."""
-        commit_lsn = item.dispatched.transaction.commit_lsn
-        if self._services.is_before_rights(_tables_of(item), commit_lsn):
+        if self._services.is_before_rights(item.tables(), item.commit_lsn):
             self._resync_all([item], "rights_changed")
         else:
-            self.deliver(item, Question(), None)
+            self._deliver(item, Question(), None)
+
+    def _deliver(self, item: LaneItem, question: Question, judgement: Judgement | None) -> None:
+        deliver(self._services, item, question, judgement, self._begin_catch_up)
 
     def _give_up(self, items: Sequence[LaneItem], error: JudgementUnavailableError) -> None:
         self.timeouts_in_a_row += 1 if error.timed_out else 0
@@ -344,149 +271,14 @@ class Lane:
             self._resync_all(items, "judgement_timeout" if error.timed_out else error.code)
 
     def _resync_all(self, items: Sequence[LaneItem], reason: str) -> None:
-        for channel in _channels_of(items):
+        for channel in _channels(items):
             channel.resync(reason)
 
     def _close_all(self, items: Sequence[LaneItem], message: str) -> None:
-        for channel in _channels_of(items):
+        for channel in _channels(items):
             channel.outlet.close_hopeless(message)
             channel.close()
 
-    def deliver(self, item: LaneItem, question: Question, judgement: Judgement | None) -> None:
-        """Hand one transaction to its channels, in order of the changes."""
-        judging = self._services.judging
-        undecided: set[SubscribedChannel] = set()
-        for change, matches in _by_change(item.matches):
-            frames: list[tuple[BindingGroup, bytes]] = []
-            for match in matches:
-                if judging.is_undecidable(match):
-                    self._services.counters.undecidable += 1
-                    undecided.update(match.group.channels)
-                    continue
-                told = judging.told(match, question, judgement)
-                if told is not None:
-                    frames.append((match.group, _rendered(item.dispatched, match, told)))
-            if frames:
-                self._send(item, change, frames)
-        self._services.observe_written(item.dispatched.transaction.commit_time_us)
-        if undecided:
-            for channel in undecided & _channels_of([item]):
-                channel.resync("undecidable")
 
-    def _send(
-        self, item: LaneItem, change: RowChange, frames: Sequence[tuple[BindingGroup, bytes]]
-    ) -> None:
-        if len(frames) == 1 and item.only is None:
-            group, data = frames[0]
-            for channel, ids in tuple(group.channels.items()):
-                self._send_one(item, change, channel, ids, data)
-            return
-        for channel, by_data in _by_channel(frames, item.only).items():
-            for data, many in by_data.items():
-                self._send_one(item, change, channel, many, data)
-
-    def _send_one(
-        self,
-        item: LaneItem,
-        change: RowChange,
-        channel: SubscribedChannel,
-        ids: Sequence[int],
-        data: bytes,
-    ) -> None:
-        transaction = item.dispatched.transaction
-        place = Place(transaction.commit_lsn, change.sequence)
-        if item.is_catch_up:
-            if item.is_stalled or channel.lag is None or channel.lag >= place:
-                return
-            if not channel.has_room():
-                item.is_stalled = True
-                return
-            channel.lag = place
-        else:
-            if channel.lag is not None or channel.is_closed:
-                return
-            if channel.owed is not None and not channel.is_owed(
-                transaction.xid, transaction.commit_lsn
-            ):
-                return
-            if not channel.has_room():
-                channel.lag = Place(transaction.commit_lsn, change.sequence - 1)
-                self._services.start_catch_up(self, channel)
-                return
-        channel.send(ids, data)
-
-
-def finish(item: LaneItem, channel: SubscribedChannel) -> None:
-    """Record that a lagging channel has been given a whole transaction, if it had room."""
-    end = Place(item.commit_lsn, END_OF_TRANSACTION)
-    if channel.lag is not None and channel.lag < end and not item.is_stalled:
-        channel.lag = end
-
-
-def _needs_judge(matches: Sequence[Match]) -> bool:
-    return any(match.group.needs_judge() for match in matches)
-
-
-def _tables_of(item: LaneItem) -> set[int]:
-    return {match.change.relation.oid for match in item.matches}
-
-
-def _channels_of(items: Sequence[LaneItem]) -> set[SubscribedChannel]:
-    found: set[SubscribedChannel] = set()
-    for item in items:
-        if item.only is not None:
-            found.add(item.only)
-            continue
-        transaction = item.dispatched.transaction
-        for match in item.matches:
-            found.update(
-                channel
-                for channel in match.group.channels
-                if channel.lag is None and channel.is_owed(transaction.xid, transaction.commit_lsn)
-            )
-    return found
-
-
-def _by_change(matches: Sequence[Match]) -> list[tuple[RowChange, list[Match]]]:
-    found: list[tuple[RowChange, list[Match]]] = []
-    for match in matches:
-        if not found or found[-1][0] is not match.change:
-            found.append((match.change, []))
-        found[-1][1].append(match)
-    return found
-
-
-def _by_channel(
-    frames: Sequence[tuple[BindingGroup, bytes]], only: SubscribedChannel | None
-) -> dict[SubscribedChannel, dict[bytes, list[int]]]:
-    """Collect the ids of all matching bindings of a channel: one frame for equal data."""
-    found: dict[SubscribedChannel, dict[bytes, list[int]]] = {}
-    for group, data in frames:
-        members = group.channels.items() if only is None else _one_of(group, only)
-        for channel, ids in members:
-            known = found.setdefault(channel, {}).setdefault(data, [])
-            known.extend(binding_id for binding_id in ids if binding_id not in known)
-    return found
-
-
-def _one_of(
-    group: BindingGroup, channel: SubscribedChannel
-) -> list[tuple[SubscribedChannel, tuple[int, ...]]]:
-    ids = group.channels.get(channel)
-    return [] if ids is None else [(channel, ids)]
-
-
-def _rendered(dispatched: DispatchedTransaction, match: Match, told: Told) -> bytes:
-    """Return the ``data`` object, encoded once per (type, old row shown, columns shown)."""
-    change, group = match.change, match.group
-    key = (change.sequence, told.kind, told.old, group.shown)
-    found = dispatched.renderings.get(key)
-    if found is None:
-        found = dispatched.renderings[key] = group.entry.encoder(group.shown).encode(
-            told.kind,
-            None if told.kind is ChangeKind.DELETE else change.new,
-            None if told.old is OldShown.NOTHING else change.old,
-            dispatched.transaction.commit_time_us,
-            group.entry.description.primary_key if told.old is OldShown.KEY else None,
-        )
-    return found
+def _channels(items: Sequence[LaneItem]) -> set[SubscribedChannel]:
+    return {channel for item in items for channel in item.channels()}

@@ -13,7 +13,8 @@ from heliograph.server.delivery.catch_up import catch_up
 from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
 from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.groups import Match
-from heliograph.server.delivery.lane import DispatchedTransaction, Lane, LaneItem, LaneMark
+from heliograph.server.delivery.lane import Lane
+from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem, LaneMark
 
 pytestmark = pytest.mark.asyncio
 

@@ -1,0 +1,203 @@
+"""Judging for one audience until the answer counts, and whether rights held meanwhile.
+
+An answer counts when its snapshot sees the judged transactions and everything dispatched before
+them; then the stream is awaited until it has passed the WAL insert position of the judgement's
+end, so that every change of rights that it may have seen is known here.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from heliograph import limits
+from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.transaction import Transaction
+from heliograph.errors import JudgementUnavailableError, UnavailableError
+from heliograph.ports.clock import Clock
+from heliograph.postgres.judge import Judge, Judgement
+from heliograph.postgres.judge_parts import RowError
+from heliograph.server.delivery.counters import DeliveryCounters
+from heliograph.server.delivery.dependencies import Dependencies
+from heliograph.server.delivery.judging import Question
+from heliograph.server.delivery.lane_item import LaneItem
+from heliograph.server.delivery.positions import Unsettled
+from heliograph.server.delivery.progress import StreamProgress
+from heliograph.server.delivery.rights_log import RightsLog
+from heliograph.server.delivery.rights_watch import RightsWatch
+from heliograph.server.delivery.table_registry import TableRegistry
+from heliograph.server.metrics import Metrics
+
+_log = structlog.get_logger("heliograph.delivery")
+
+#: Seconds a judgement waits for the stream; it is asked and nudged, so waiting longer is a fault.
+_STREAM_WAIT_S = 5.0
+
+#: First and last wait before a judgement is asked again because its snapshot was too old.
+_REPEAT_FIRST_S = 0.0005
+_REPEAT_LAST_S = 0.25
+
+#: Different errors of policies that are logged, each once; all are counted.
+_LOGGED_ERRORS_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class AudienceJudgeParts:
+    """What judging is built on.
+
+    Attributes:
+        judge: The exact path.
+        registry: Tables and rights.
+        dependencies: What policies read.
+        rights_log: Changes of rights in commit order.
+        rights: Compares what decides rights with every judgement.
+        unsettled: Transactions that a snapshot may not see yet.
+        progress: How far the stream was received.
+        clock: For durations.
+        metrics: For the histogram.
+        counters: Totals to add to.
+    """
+
+    judge: Judge
+    registry: TableRegistry
+    dependencies: Dependencies
+    rights_log: RightsLog
+    rights: RightsWatch
+    unsettled: Unsettled
+    progress: StreamProgress
+    clock: Clock
+    metrics: Metrics
+    counters: DeliveryCounters
+
+
+class Audience(Protocol):
+    """Who is judged for: a lane."""
+
+    role: str
+    claims_json: str
+    timeouts_in_a_row: int
+
+
+class AudienceJudge:
+    """Judges for all lanes; belongs to the event loop."""
+
+    def __init__(self, parts: AudienceJudgeParts) -> None:
+        """Wire the parts."""
+        self._parts = parts
+        self._counters = parts.counters
+        self._slow_gate = asyncio.Semaphore(1)
+        self._logged_errors: set[tuple[int, str, str]] = set()
+
+    @property
+    def must_look(self) -> bool:
+        """Whether rights must be compared even where nothing is judged."""
+        return self._parts.rights.must_look
+
+    async def judge(
+        self, audience: Audience, question: Question, items: Sequence[LaneItem]
+    ) -> Judgement:
+        """Judge until the snapshot sees all it must and the stream has passed it.
+
+        Raises:
+            UnavailableError: If that could not be had within the bounds.
+        """
+        transactions = [item.dispatched.transaction for item in items]
+        wait_s = _REPEAT_FIRST_S
+        for _ in range(limits.JUDGEMENT_ATTEMPTS_MAX):
+            judgement = await self._ask(audience, question)
+            if judgement is not None and self._sees(judgement, transactions):
+                await self._settle(judgement, question)
+                return judgement
+            self._counters.repeats["unavailable" if judgement is None else "not_yet_visible"] += 1
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, _REPEAT_LAST_S)
+        message = "no snapshot saw the judged transaction in time"
+        raise UnavailableError(message)
+
+    async def _settle(self, judgement: Judgement, question: Question) -> None:
+        """Learn all that `rights_changed` must know about a judgement."""
+        parts = self._parts
+        if question.row_count:
+            await parts.progress.wait(judgement.closing.insert_lsn, _STREAM_WAIT_S)
+            if not parts.dependencies.is_known(judgement.relations_read):
+                await parts.dependencies.learn(judgement.relations_read)
+        if parts.rights.changed(judgement.closing) and parts.rights.read_again is not None:
+            await parts.rights.read_again(judgement.closing)
+
+    async def _ask(self, audience: Audience, question: Question) -> Judgement | None:
+        if not question.row_count:
+            state = await self._parts.rights.look()
+            return Judgement(state.snapshot, state)
+        began = self._parts.clock.monotonic_s()
+        try:
+            if audience.timeouts_in_a_row:
+                # One slow audience after the other: the rest keep the connections.
+                async with self._slow_gate:
+                    judgement = await self._judge_once(audience, question)
+            else:
+                judgement = await self._judge_once(audience, question)
+        except JudgementUnavailableError as error:
+            if error.timed_out:
+                raise
+            return None
+        self._counters.judgements += 1
+        self._counters.judged_rows += question.row_count
+        self._parts.metrics.judgement_seconds.observe(self._parts.clock.monotonic_s() - began)
+        for row_error in judgement.row_errors:
+            self._count_row_error(audience.role, row_error)
+        return judgement
+
+    def _count_row_error(self, role: str, error: RowError) -> None:
+        self._counters.row_errors[error.sqlstate[:2]] += 1
+        key = (error.table_oid, role, error.sqlstate)
+        if key not in self._logged_errors and len(self._logged_errors) < _LOGGED_ERRORS_MAX:
+            self._logged_errors.add(key)
+            _log.warning(
+                "row_denied_by_error",
+                table_oid=error.table_oid,
+                role=role,
+                sqlstate=error.sqlstate,
+            )
+
+    async def _judge_once(self, audience: Audience, question: Question) -> Judgement:
+        return await self._parts.judge.judge(
+            audience.role, audience.claims_json, question.batches(), self._parts.rights.question
+        )
+
+    def _sees(self, judgement: Judgement, transactions: Sequence[Transaction]) -> bool:
+        snapshot = judgement.snapshot
+        if not all(snapshot.sees(transaction.xid) for transaction in transactions):
+            return False
+        return self._parts.unsettled.all_seen_by(snapshot, transactions[-1].commit_lsn)
+
+    def rights_changed(
+        self, judgement: Judgement, transaction: Transaction, table_oids: Collection[int]
+    ) -> bool:
+        """Tell whether rights may have changed between a commit and its judgement."""
+        commit_lsn = transaction.commit_lsn
+        if self.is_before_rights(table_oids, commit_lsn):
+            return True
+        dependencies, read = self._parts.dependencies, judgement.relations_read
+        if not self._parts.rights.held(
+            judgement.closing,
+            commit_lsn=commit_lsn,
+            xid=transaction.xid,
+            relations=[*table_oids, *dependencies.with_rights(read)],
+        ):
+            return True
+        return self._parts.rights_log.changed_between(
+            commit_lsn,
+            judgement.snapshot,
+            dependencies.stream_oids(read),
+            closing=judgement.closing.snapshot,
+        )
+
+    def is_before_rights(self, table_oids: Iterable[int], commit_lsn: Lsn) -> bool:
+        """Tell whether a table's rights were read for a later position than the commit."""
+        for oid in table_oids:
+            entry = self._parts.registry.entry(oid)
+            if entry is not None and entry.valid_since > commit_lsn:
+                return True
+        return False

@@ -1,0 +1,167 @@
+"""The last step: what was judged becomes frames, and each channel takes its own.
+
+A change is encoded once for all that are shown the same of it. A channel whose connection has no
+room leaves the live flow at that place and reads from the ring (`catch_up`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from heliograph.core.matching.visibility import OldShown, Told
+from heliograph.core.replication.row_change import ChangeKind, RowChange
+from heliograph.postgres.judge import Judgement
+from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
+from heliograph.server.delivery.counters import DeliveryCounters
+from heliograph.server.delivery.groups import BindingGroup, Match
+from heliograph.server.delivery.judging import Judging, Question
+from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem
+
+#: Has a channel that lags read from the ring.
+BeginCatchUp = Callable[[SubscribedChannel], None]
+
+
+class HandOverServices(Protocol):
+    """What handing over needs from delivery as a whole."""
+
+    counters: DeliveryCounters
+    judging: Judging
+
+    def observe_written(self, commit_time_us: int) -> None:
+        """Note that changes of a transaction were queued for clients."""
+        ...
+
+
+def deliver(
+    services: HandOverServices,
+    item: LaneItem,
+    question: Question,
+    judgement: Judgement | None,
+    begin_catch_up: BeginCatchUp,
+) -> None:
+    """Hand one transaction to its channels, in order of the changes.
+
+    Args:
+        services: Decides what is told, and counts.
+        item: The transaction.
+        question: What was asked about it.
+        judgement: The answers; None when nothing had to be asked.
+        begin_catch_up: Called for a channel that has no room any more.
+    """
+    judging = services.judging
+    undecided: set[SubscribedChannel] = set()
+    for change, matches in _by_change(item.matches):
+        frames: list[tuple[BindingGroup, bytes]] = []
+        for match in matches:
+            if judging.is_undecidable(match):
+                services.counters.undecidable += 1
+                undecided.update(match.group.channels)
+                continue
+            told = judging.told(match, question, judgement)
+            if told is not None:
+                frames.append((match.group, _rendered(item.dispatched, match, told)))
+        if frames:
+            _send(item, change, frames, begin_catch_up)
+    services.observe_written(item.dispatched.transaction.commit_time_us)
+    if undecided:
+        for channel in undecided & item.channels():
+            channel.resync("undecidable")
+
+
+def _send(
+    item: LaneItem,
+    change: RowChange,
+    frames: Sequence[tuple[BindingGroup, bytes]],
+    begin_catch_up: BeginCatchUp,
+) -> None:
+    if len(frames) == 1 and item.only is None:
+        group, data = frames[0]
+        for channel, ids in tuple(group.channels.items()):
+            if _takes(item, change, channel, begin_catch_up):
+                channel.send(ids, data)
+        return
+    for channel, by_data in _by_channel(frames, item.only).items():
+        for data, many in by_data.items():
+            if _takes(item, change, channel, begin_catch_up):
+                channel.send(many, data)
+
+
+def _takes(
+    item: LaneItem, change: RowChange, channel: SubscribedChannel, begin_catch_up: BeginCatchUp
+) -> bool:
+    """Tell whether a channel takes a change now; one without room lags from here on."""
+    if item.is_catch_up:
+        return _takes_from_ring(item, change, channel)
+    transaction = item.dispatched.transaction
+    if channel.lag is not None or channel.is_closed:
+        return False
+    if not channel.is_owed(transaction.xid, transaction.commit_lsn):
+        return False
+    if channel.has_room():
+        return True
+    channel.lag = Place(transaction.commit_lsn, change.sequence - 1)
+    begin_catch_up(channel)
+    return False
+
+
+def _takes_from_ring(item: LaneItem, change: RowChange, channel: SubscribedChannel) -> bool:
+    """Tell the same of a channel that catches up; what it was given before is passed over."""
+    place = Place(item.commit_lsn, change.sequence)
+    if item.is_stalled or channel.lag is None or channel.lag >= place:
+        return False
+    if not channel.has_room():
+        item.is_stalled = True
+        return False
+    channel.lag = place
+    return True
+
+
+def finish(item: LaneItem, channel: SubscribedChannel) -> None:
+    """Record that a lagging channel has been given a whole transaction, if it had room."""
+    end = Place(item.commit_lsn, END_OF_TRANSACTION)
+    if channel.lag is not None and channel.lag < end and not item.is_stalled:
+        channel.lag = end
+
+
+def _by_change(matches: Sequence[Match]) -> list[tuple[RowChange, list[Match]]]:
+    found: list[tuple[RowChange, list[Match]]] = []
+    for match in matches:
+        if not found or found[-1][0] is not match.change:
+            found.append((match.change, []))
+        found[-1][1].append(match)
+    return found
+
+
+def _by_channel(
+    frames: Sequence[tuple[BindingGroup, bytes]], only: SubscribedChannel | None
+) -> dict[SubscribedChannel, dict[bytes, list[int]]]:
+    """Collect the ids of all matching bindings of a channel: one frame for equal data."""
+    found: dict[SubscribedChannel, dict[bytes, list[int]]] = {}
+    for group, data in frames:
+        members = group.channels.items() if only is None else _one_of(group, only)
+        for channel, ids in members:
+            known = found.setdefault(channel, {}).setdefault(data, [])
+            known.extend(binding_id for binding_id in ids if binding_id not in known)
+    return found
+
+
+def _one_of(
+    group: BindingGroup, channel: SubscribedChannel
+) -> list[tuple[SubscribedChannel, tuple[int, ...]]]:
+    ids = group.channels.get(channel)
+    return [] if ids is None else [(channel, ids)]
+
+
+def _rendered(dispatched: DispatchedTransaction, match: Match, told: Told) -> bytes:
+    """Return the ``data`` object, encoded once per (type, old row shown, columns shown)."""
+    change, group = match.change, match.group
+    key = (change.sequence, told.kind, told.old, group.shown)
+    found = dispatched.renderings.get(key)
+    if found is None:
+        found = dispatched.renderings[key] = group.entry.encoder(group.shown).encode(
+            told.kind,
+            None if told.kind is ChangeKind.DELETE else change.new,
+            None if told.old is OldShown.NOTHING else change.old,
+            dispatched.transaction.commit_time_us,
+            group.entry.description.primary_key if told.old is OldShown.KEY else None,
+        )
+    return found

@@ -1,0 +1,100 @@
+"""What waits in a lane: parts of transactions, and marks that are told at their place."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from heliograph import limits
+from heliograph.core.matching.visibility import OldShown
+from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.row_change import ChangeKind
+from heliograph.core.replication.transaction import Transaction
+from heliograph.server.delivery.channel import SubscribedChannel
+from heliograph.server.delivery.groups import Match
+
+
+@dataclass(slots=True, eq=False)
+class DispatchedTransaction:
+    """A transaction on its way, with what was encoded of it so far.
+
+    Attributes:
+        transaction: The transaction (of an oversize one: its mark).
+        renderings: ``data`` objects by (change, type, old row shown, columns shown): a change is
+            encoded once for all lanes that show the same of it.
+    """
+
+    transaction: Transaction
+    renderings: dict[tuple[int, ChangeKind, OldShown, tuple[str, ...]], bytes] = field(
+        default_factory=dict[tuple[int, ChangeKind, OldShown, tuple[str, ...]], bytes]
+    )
+
+
+@dataclass(slots=True, eq=False)
+class LaneItem:
+    """What one transaction means to one lane.
+
+    Attributes:
+        dispatched: The transaction.
+        matches: Its matches, in order of the changes.
+        only: The one channel that it is meant for; None for all.
+        is_catch_up: Whether ``only`` lags and reads this from the ring.
+        is_stalled: When catching up: the channel had no room for all of it.
+    """
+
+    dispatched: DispatchedTransaction
+    matches: list[Match]
+    only: SubscribedChannel | None = None
+    is_catch_up: bool = False
+    is_stalled: bool = False
+
+    @property
+    def commit_lsn(self) -> Lsn:
+        """Commit position of the transaction."""
+        return self.dispatched.transaction.commit_lsn
+
+    def tables(self) -> set[int]:
+        """Return the oids of the tables whose changes it holds."""
+        return {match.change.relation.oid for match in self.matches}
+
+    def needs_judge(self) -> bool:
+        """Tell whether PostgreSQL must be asked about some rows."""
+        return any(match.group.needs_judge() for match in self.matches)
+
+    def channels(self) -> set[SubscribedChannel]:
+        """Return the channels that it is for."""
+        if self.only is not None:
+            return {self.only}
+        transaction = self.dispatched.transaction
+        return {
+            channel
+            for match in self.matches
+            for channel in match.group.channels
+            if channel.lag is None and channel.is_owed(transaction.xid, transaction.commit_lsn)
+        }
+
+    def size_bytes(self) -> int:
+        """Estimate the memory that its changes keep, as their share of the transaction."""
+        transaction = self.dispatched.transaction
+        return transaction.size_bytes * len(self.matches) // max(1, transaction.row_count)
+
+    def parts(self) -> list["LaneItem"]:
+        """Cut it into pieces of which each can be judged within the time of one judgement."""
+        size = limits.LANE_ITEM_CHANGES_MAX
+        if len(self.matches) <= size:
+            return [self]
+        return [
+            LaneItem(self.dispatched, self.matches[start : start + size], self.only)
+            for start in range(0, len(self.matches), size)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneMark:
+    """Something to be told at its place in the order of a lane.
+
+    Attributes:
+        commit_lsn: Of the transaction that is the reason.
+        tell: Tells it.
+    """
+
+    commit_lsn: Lsn
+    tell: Callable[[], None]
