@@ -117,6 +117,15 @@ JUDGEMENT_ATTEMPTS_MAX: Final = 20
 #: Judgements in a row that may time out before the subscriber is closed.
 JUDGEMENT_TIMEOUTS_IN_A_ROW_MAX: Final = 5
 
+#: Seconds between a commit and its judgement within which a policy is trusted although it reads a
+#: table that can not be followed. Larger: a grant in such a table may reveal what was committed so
+#: long before it; smaller: a short delay already means `resync` for its readers.
+UNFOLLOWED_JUDGEMENT_AGE_S_MAX: Final = 1.0
+
+#: Seconds between two attempts to follow a table that policies read and that was busy. Each waits
+#: for its writers for PUBLISH_LOCK_TIMEOUT_S and holds up new ones for as long.
+DEPENDENCY_RETRY_S: Final = 10.0
+
 #: Row changes that may wait for one audience (role and claims) before it reads from the ring.
 LANE_PENDING_CHANGES_MAX: Final = 5_000
 

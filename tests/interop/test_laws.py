@@ -6,10 +6,14 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import psycopg
 import pytest
+
+from fixtures.reader import wait_until
+from heliograph import limits
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -177,3 +181,57 @@ async def test_a_table_without_row_security_is_withheld_from_all_but_the_service
         assert refused["status"] == "error"
         assert refused["message"].replace("plain", "absent") == missing["message"]
         assert served["message"] == "Subscribed to PostgreSQL"
+
+
+KEYLESS = """
+create table crew (user_id uuid, org int);
+create function in_crew(u uuid, o int) returns bool language plpgsql stable security definer
+  set search_path = '' as
+  $$ begin return exists (select from public.crew where user_id = u and org = o); end $$;
+create table papers (id int primary key, org int, body text);
+alter table papers enable row level security;
+create policy p on papers for select to authenticated using (in_crew((select auth.uid()), org));
+alter publication supabase_realtime add table papers;
+"""
+
+
+async def test_a_membership_without_a_key_is_believed_for_new_rows_and_not_for_old_ones(server):
+    """A table without a key can not be followed: its changes are in no stream of ours."""
+    server.sql(KEYLESS)
+    async with connected(server) as bob, await writer(server) as sql:
+        await sql.execute("insert into crew values (%s, 1)", (BOB,))
+        await bob.join("p", server.token(BOB), table("papers"))
+        for number in range(20):
+            await sql.execute("insert into papers values (%s, 1, 'ours')", (number,))
+        await bob.until(lambda: len(bob.changes("p")) == 20)
+        os.kill(server.process.pid, signal.SIGSTOP)
+        try:
+            await sql.execute("insert into papers values (30, 7, 'OLDER')")
+            await sql.execute("insert into crew values (%s, 7)", (BOB,))
+            old_at = time.monotonic() + limits.UNFOLLOWED_JUDGEMENT_AGE_S_MAX * 1.2
+            await wait_until(lambda: time.monotonic() > old_at)
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        await bob.until(lambda: bob.systems("p")[1:])
+        await sql.execute("insert into papers values (31, 7, 'newer')")
+        await bob.until(lambda: "newer" in json.dumps(bob.frames[-1]))
+        assert "OLDER" not in json.dumps(bob.frames)
+        assert [said["message"] for said in bob.systems("p")[1:]] == ["resync: rights_changed"]
+        assert not_followed(server) == 1
+
+
+def not_followed(server):
+    return server.metrics()["heliograph_dependencies_not_followed"]
+
+
+async def test_a_dependency_that_was_busy_is_followed_later(server):
+    server.sql(SCHEMA)
+    async with connected(server) as bob, await writer(server) as sql:
+        async with await writer(server) as other, other.transaction():
+            await other.execute("insert into members values (%s, 9)", (ALICE,))
+            await bob.join("b", server.token(BOB), table("notes"))
+            assert not_followed(server) == 1
+        deadline_s = limits.DEPENDENCY_RETRY_S * 3
+        await wait_until(lambda: not_followed(server) == 0, timeout_s=deadline_s)
+        await sql.execute("insert into notes values (1, 1, null, true, 'seen')")
+        await bob.until(lambda: bob.changes("b"))

@@ -23,6 +23,7 @@ from heliograph.errors import UnavailableError
 #: columns count here instead of its ``xmin``.
 _ROLES: Final = sql.SQL("""
 select pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_current_wal_insert_lsn()::text,
+  (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::bigint,
   pg_catalog.concat_ws('.',
   (select pg_catalog.bit_xor(pg_catalog.hash_record_extended((m.roleid, m.member, m.xmin), 0))
      from pg_catalog.pg_auth_members m),
@@ -85,12 +86,14 @@ class RightsState:
     Attributes:
         snapshot: The snapshot.
         insert_lsn: WAL insert position taken after it: whatever it sees committed below.
+        taken_us: When, by PostgreSQL's clock: microseconds since 1970-01-01 UTC.
         general: Changes with roles, memberships, functions and schemas.
         relations: By oid; changes with grants, owner, row security, columns, policies, rules.
     """
 
     snapshot: Snapshot
     insert_lsn: Lsn
+    taken_us: int
     general: str
     relations: Mapping[int, int] = field(default_factory=dict[int, int])
 
@@ -106,7 +109,8 @@ async def read_state(cursor: _Cursor, question: RightsQuestion) -> RightsState:
         message = "PostgreSQL did not tell its snapshot"
         raise UnavailableError(message)
     snapshot, insert_lsn = parse_snapshot(str(row[0])), parse_lsn(str(row[1]))
+    taken_us = cast("int", row[2])
     if not question.reads_definitions:
-        return RightsState(snapshot, insert_lsn, str(row[2]))
-    relations = dict(zip(question.relations, cast("list[int]", row[4]), strict=True))
-    return RightsState(snapshot, insert_lsn, f"{row[2]}/{row[3]}", relations)
+        return RightsState(snapshot, insert_lsn, taken_us, str(row[3]))
+    relations = dict(zip(question.relations, cast("list[int]", row[5]), strict=True))
+    return RightsState(snapshot, insert_lsn, taken_us, f"{row[3]}/{row[4]}", relations)

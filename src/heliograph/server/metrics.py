@@ -68,6 +68,10 @@ class Metrics:
         self.queue_depth = self._gauge("queue_depth", "Entries waiting in a queue.", "queue")
         # Subscriptions and judgement.
         self.subscriptions = self._gauge("subscriptions", "Change subscriptions that deliver.")
+        self.dependencies_not_followed = self._gauge(
+            "dependencies_not_followed",
+            "Tables that policies read and whose changes are not seen.",
+        )
         self.judgement_seconds = self._histogram(
             "judgement_seconds", "Time of one judging statement.", _SECONDS_LONG
         )

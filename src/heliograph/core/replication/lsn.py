@@ -13,6 +13,9 @@ Lsn = NewType("Lsn", int)
 
 ZERO_LSN: Final = Lsn(0)
 
+#: Behind every position.
+MAX_LSN: Final = Lsn((1 << 64) - 1)
+
 _TEXT: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 
 

@@ -10,7 +10,11 @@ from heliograph.ports.change_source import ChangeSource
 from heliograph.ports.clock import Clock
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.catalog import Catalog
-from heliograph.postgres.dependency_publication import DEPENDENCY_PUBLICATION, follow_dependency
+from heliograph.postgres.dependency_publication import (
+    DEPENDENCY_PUBLICATION,
+    FollowResult,
+    follow_dependency,
+)
 from heliograph.postgres.judge import Judge
 from heliograph.server.delivery.audience_judge import AudienceJudge, AudienceJudgeParts
 from heliograph.server.delivery.counters import DeliveryCounters
@@ -101,6 +105,7 @@ async def run_delivery(options: DeliveryOptions) -> AsyncGenerator[Delivery]:
             delivery.inbox.run(),
             positions.run(settle_interval_s=_SETTLE_INTERVAL_S),
             preparation.watch(),
+            foundation.dependencies.retry(),
         )
         tasks = [group.create_task(work) for work in works]
         try:
@@ -125,10 +130,9 @@ class _Foundation:
 async def _found(options: DeliveryOptions) -> _Foundation:
     admin = options.admin
 
-    async def follow(table_oid: int) -> str | None:
+    async def follow(table_oid: int) -> FollowResult:
         async with admin.connection() as connection:
-            result = await follow_dependency(connection, table_oid)
-        return None if result.is_followed else result.reason
+            return await follow_dependency(connection, table_oid)
 
     rights_log = RightsLog()
     rights = RightsWatch(admin.rights_state, reads_definitions=options.message_secret is None)

@@ -39,6 +39,8 @@ _STREAM_WAIT_S = 5.0
 _REPEAT_FIRST_S = 0.0005
 _REPEAT_LAST_S = 0.25
 
+_UNFOLLOWED_AGE_US_MAX = limits.UNFOLLOWED_JUDGEMENT_AGE_S_MAX * 1_000_000
+
 #: Different errors of policies that are logged, each once; all are counted.
 _LOGGED_ERRORS_MAX = 1_000
 
@@ -175,11 +177,18 @@ class AudienceJudge:
     def rights_changed(
         self, judgement: Judgement, transaction: Transaction, table_oids: Collection[int]
     ) -> bool:
-        """Tell whether rights may have changed between a commit and its judgement."""
+        """Tell whether rights may have changed between a commit and its judgement.
+
+        Where that can not be known, because a table that was read is not followed, it is assumed
+        of what committed long ago.
+        """
         commit_lsn = transaction.commit_lsn
         if self.is_before_rights(table_oids, commit_lsn):
             return True
         dependencies, read = self._parts.dependencies, judgement.relations_read
+        age_us = judgement.closing.taken_us - transaction.commit_time_us
+        if age_us > _UNFOLLOWED_AGE_US_MAX and dependencies.reads_unfollowed(read):
+            return True
         if not self._parts.rights.held(
             judgement.closing,
             commit_lsn=commit_lsn,

@@ -68,6 +68,9 @@ def register_delivery(metrics: Metrics, delivery: Delivery, *, ring: Ring, clock
         metrics.ring_age_seconds, lambda: ring.statistics(clock.monotonic_s()).oldest_age_s
     )
     metrics.bind_gauge(metrics.subscriptions, lambda: float(delivery.subscriptions.channel_count))
+    metrics.bind_gauge(
+        metrics.dependencies_not_followed, lambda: float(len(delivery.dependencies.unfollowed))
+    )
     metrics.bind_gauge(metrics.arrival_seconds, lambda: delivery.inbox.arrival_lag_s)
     for queue, depth in (
         ("inbox", lambda: float(delivery.inbox.waiting)),

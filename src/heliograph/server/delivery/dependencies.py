@@ -4,15 +4,23 @@ Judging finds out what was read (`Judgement.relations_read`); for a judgement to
 of those tables must be visible in the stream. They are added to a publication of their own that
 no client can subscribe to. A judgement that reads a table which was not followed yet can not be
 trusted for what committed before: that becomes ``resync``, once per table.
+
+A table that can not be followed (without a key, unlogged, of another owner) changes unseen. What
+was judged by it soon after its commit is shown all the same; older changes become ``resync``, so
+that no grant reveals what was committed longer before than UNFOLLOWED_JUDGEMENT_AGE_S_MAX.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING
 
 import structlog
 
+from heliograph import limits
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
+from heliograph.errors import UnavailableError
 from heliograph.postgres.admin import AdminDatabase
+from heliograph.postgres.dependency_publication import FollowResult
 from heliograph.server.delivery.rights_log import RightsLog
 from heliograph.server.delivery.rights_watch import RightsWatch
 
@@ -21,8 +29,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("heliograph.delivery")
 
-#: Adds a table to the publication of dependencies; returns why it can not be followed, or None.
-Follow = Callable[[int], Awaitable[str | None]]
+#: Adds a table to the publication of dependencies.
+Follow = Callable[[int], Awaitable[FollowResult]]
 
 
 class Dependencies:
@@ -37,8 +45,8 @@ class Dependencies:
         self._rights = rights
         self._follow = follow
         self._kinds: dict[int, RelationKind | None] = {}
-        #: Tables that can not be followed, with the reason; for the doctor and the metrics.
-        self.unfollowed: dict[int, str] = {}
+        #: Tables that are not followed, and why.
+        self.unfollowed: dict[int, FollowResult] = {}
 
     async def start(self, publications: Collection[str]) -> None:
         """Learn which tables the stream carries from its beginning."""
@@ -74,14 +82,30 @@ class Dependencies:
         kinds = [self._kinds.get(oid) for oid in relations_read]
         return [kind.oid for kind in kinds if kind is not None and kind.has_rights]
 
+    def reads_unfollowed(self, relations_read: Collection[int]) -> bool:
+        """Tell whether a judgement read a table whose changes are not seen."""
+        return not self.unfollowed.keys().isdisjoint(self.stream_oids(relations_read))
+
+    async def retry(self) -> None:
+        """Follow from time to time what was only busy or out of reach, until cancelled."""
+        while True:
+            await asyncio.sleep(limits.DEPENDENCY_RETRY_S)
+            busy = [oid for oid, result in self.unfollowed.items() if result.may_retry]
+            try:
+                await self._follow_all(busy)
+            except UnavailableError as error:
+                _log.warning("dependencies_not_followed", error=str(error))
+
     async def _follow_all(self, oids: Collection[int]) -> None:
         for oid in oids:
             if self._log.follows(oid):
                 continue
-            reason = await self._follow(oid)
-            if reason is not None:
-                self.unfollowed[oid] = reason
-                _log.warning("dependency_not_followed", table_oid=oid, reason=reason)
+            result = await self._follow(oid)
+            if not result.is_followed:
+                if self.unfollowed.get(oid) != result:
+                    _log.warning("dependency_not_followed", table_oid=oid, reason=result.reason)
+                self.unfollowed[oid] = result
                 continue
             _, insert_lsn = await self._admin.take_position()
             self._log.follow(oid, Lsn(insert_lsn))
+            self.unfollowed.pop(oid, None)

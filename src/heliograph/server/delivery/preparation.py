@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from heliograph import limits
-from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.lsn import MAX_LSN, Lsn
 from heliograph.core.replication.snapshot import Snapshot
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import UnavailableError
@@ -33,6 +33,9 @@ _log = structlog.get_logger("heliograph.delivery")
 
 #: Seconds between two attempts to read the catalog while the database does not answer.
 _RETRY_S = 0.2
+
+#: Readings of the catalog for one transaction, if definitions change meanwhile.
+_READINGS_MAX = 3
 
 #: Seconds to wait until the stream has passed the moment of reading.
 _STREAM_WAIT_S = 5.0
@@ -189,16 +192,30 @@ class Preparation:
         return set(known) if change.is_general else set(known & change.tables)
 
     async def _reload(self, oids: set[int], transaction: Transaction) -> None:
-        snapshot, insert_lsn = await self._position_seeing(transaction)
-        try:
-            await self._progress.wait(insert_lsn, _STREAM_WAIT_S)
-            more = self._rights_log.changed_between(transaction.commit_lsn, snapshot, ())
-        except UnavailableError:
-            # The reader is held up: what may have changed meanwhile is not known.
-            more = True
-        valid_since = insert_lsn if more else transaction.commit_lsn
-        for oid in oids:
-            await self._replace(oid, valid_since)
+        """Read tables again, and find out since when what was read holds.
+
+        It was read between two snapshots. If no definition changed between them, it holds since
+        the last change that the first one sees; otherwise it is read again. Until that is known
+        it holds for nothing.
+        """
+        opening, since = await self._position_seeing(transaction)
+        for _ in range(_READINGS_MAX):
+            for oid in oids:
+                await self._replace(oid, MAX_LSN)
+            closing, insert_lsn = await self._position_seeing(transaction)
+            try:
+                await self._progress.wait(insert_lsn, _STREAM_WAIT_S)
+            except UnavailableError:
+                # The reader is held up: what may have changed meanwhile is not known.
+                since = insert_lsn
+                break
+            since = self._rights_log.last_definition(closing)
+            if since == self._rights_log.last_definition(opening):
+                break
+            opening, since = closing, insert_lsn
+        for entry in self._registry.entries().values():
+            if entry.valid_since == MAX_LSN:
+                entry.valid_since = max(since, transaction.commit_lsn)
 
     async def _position_seeing(self, transaction: Transaction) -> tuple[Snapshot, Lsn]:
         for _ in range(limits.JUDGEMENT_ATTEMPTS_MAX):
@@ -210,6 +227,7 @@ class Preparation:
         raise UnavailableError(message)
 
     async def _replace(self, oid: int, valid_since: Lsn) -> None:
+        """Read a table again; an entry that differs from what was known holds since then."""
         old = self._registry.entry(oid)
         fresh = await self._registry.reload(oid, valid_since)
         if fresh is old:

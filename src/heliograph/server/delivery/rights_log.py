@@ -76,6 +76,16 @@ class RightsLog:
         """Record a transaction that changed policies, grants, functions or roles."""
         self._definitions.add(commit_lsn, xid)
 
+    def last_definition(self, snapshot: Snapshot) -> Lsn:
+        """Return where the last change of a definition committed that a snapshot sees.
+
+        The stream must have passed the insert position taken with the snapshot.
+        """
+        for commit_lsn, xid in reversed(self._definitions.entries):
+            if snapshot.sees(xid):
+                return commit_lsn
+        return self._definitions.forgotten_up_to
+
     def rows_changed(self, relation_oids: Iterable[int], commit_lsn: Lsn, xid: int) -> None:
         """Record a transaction that changed rows; relations nobody follows are passed over."""
         for oid in relation_oids:

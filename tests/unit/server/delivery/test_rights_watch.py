@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio
 
 def state(general="roles", lsn=1_000, xmax=50, **relations):
     by_oid = {int(name[1:]): value for name, value in relations.items()}
-    return RightsState(Snapshot(xmax, xmax, frozenset()), Lsn(lsn), general, by_oid)
+    return RightsState(Snapshot(xmax, xmax, frozenset()), Lsn(lsn), 0, general, by_oid)
 
 
 class Database:
@@ -35,7 +35,7 @@ class Database:
             message = "gone"
             raise UnavailableError(message)
         wanted = {oid: found.relations[oid] for oid in question.relations}
-        return RightsState(found.snapshot, found.insert_lsn, found.general, wanted)
+        return RightsState(found.snapshot, found.insert_lsn, 0, found.general, wanted)
 
 
 async def watching(database, *relations, reads_definitions=True):
