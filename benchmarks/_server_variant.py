@@ -51,17 +51,16 @@ def use_asgi():
 def use_write_each():
     numbers = {}
 
-    def queued(self, size):
+    def queue_and_write(self, size, pieces):
+        self._pieces += pieces
         self._staged_bytes += size
         self._traffic.frames_sent += 1
         self.flush()
 
-    def flush(self):
-        frame = b"".join(self._pieces)
-        self._pieces.clear()
+    def write(self, frame):
         transport = self._transport
         if self._websocket.is_close_frame_sent or transport.is_closing():
-            return 0
+            return transport.get_write_buffer_size()
         if not transport.get_write_buffer_size():
             number = numbers.get(transport)
             if number is None:
@@ -76,8 +75,8 @@ def use_write_each():
         transport.write(frame)
         return transport.get_write_buffer_size()
 
-    Outbound._queued = queued  # noqa: SLF001 - the part that is replaced
-    PicowsTransport.flush = flush
+    Outbound._queue = queue_and_write  # noqa: SLF001 - the part that is replaced
+    PicowsTransport.write = write
 
 
 if __name__ == "__main__":

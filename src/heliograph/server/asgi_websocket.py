@@ -7,14 +7,13 @@ business here, and so is its own buffer below `send`; ours is bounded all the sa
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
 from heliograph.core.wire import close_codes
-from heliograph.core.wire.change_frame import ChangeFrames
-from heliograph.core.wire.websocket_frame import TEXT
+from heliograph.core.wire.websocket_frame import TEXT, split_server_frames
 from heliograph.errors import FrameError
 from heliograph.limits import CLOSE_DEADLINE_S, MESSAGE_BYTES_MAX, OUTBOUND_BYTES_LOW
 from heliograph.server.connection import Connection
@@ -101,7 +100,6 @@ class AsgiTransport:
         "_is_paused",
         "_queued",
         "_send",
-        "_staged",
         "_wake",
         "cut",
     )
@@ -109,7 +107,6 @@ class AsgiTransport:
     def __init__(self, send: Send) -> None:
         """Send by an ASGI callable; `run` does it."""
         self._send = send
-        self._staged: list[tuple[dict[str, Any], int]] = []
         self._queued: deque[tuple[dict[str, Any], int]] = deque()
         self._buffered_bytes = 0
         self._is_paused = False
@@ -132,34 +129,18 @@ class AsgiTransport:
             # The server's word for a client that is gone; the reader learns it as a disconnect.
             return
 
-    def stage(self, opcode: int, pieces: Sequence[bytes]) -> int:
-        """Keep one frame for the next flush."""
-        payload = b"".join(pieces)
-        event: dict[str, Any] = {"type": "websocket.send"}
-        if opcode == TEXT:
-            event["text"] = payload.decode()
-        else:
-            event["bytes"] = payload
-        self._staged.append((event, len(payload)))
-        return len(payload)
-
-    def stage_change(self, frames: ChangeFrames, ids: Sequence[int], data: bytes) -> int:
-        """Keep one change for the next flush."""
-        size, text = frames.text(ids, data)
-        self._staged.append(({"type": "websocket.send", "text": text}, size))
-        return size
-
-    def flush(self) -> int:
-        """Hand all staged frames to the sending task."""
-        self._queued.extend(self._staged)
-        self._buffered_bytes += sum(size for _, size in self._staged)
-        self._staged.clear()
+    def write(self, frames: bytes) -> int:
+        """Hand frames to the sending task: a message each, the server makes its own header."""
+        for opcode, payload in split_server_frames(frames):
+            event: dict[str, Any] = {"type": "websocket.send"}
+            if opcode == TEXT:
+                event["text"] = payload.decode()
+            else:
+                event["bytes"] = payload
+            self._queued.append((event, len(payload)))
+            self._buffered_bytes += len(payload)
         self._wake.set()
         return self._buffered_bytes
-
-    def discard(self) -> None:
-        """Forget all staged frames."""
-        self._staged.clear()
 
     def buffered_bytes(self) -> int:
         """Return what ``send`` has not taken yet."""

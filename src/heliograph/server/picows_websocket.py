@@ -12,7 +12,7 @@ pinned, and a test fails when it changes (`docs/decisions/0003-websocket-server.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -21,7 +21,6 @@ from picows import WSAutoPingStrategy, WSFrame, WSListener, WSTransport, WSUpgra
 
 from heliograph.core.channels.server_channel import Opening
 from heliograph.core.wire import close_codes
-from heliograph.core.wire.change_frame import ChangeFrames
 from heliograph.core.wire.message_assembler import MessageAssembler
 from heliograph.core.wire.websocket_frame import (
     BINARY,
@@ -161,45 +160,23 @@ class PicowsGate(asyncio.Protocol):
 class PicowsTransport:
     """Frames to one socket; implements `server.outbound.SocketTransport`."""
 
-    __slots__ = ("_closing", "_pieces", "_transport", "_websocket")
+    __slots__ = ("_closing", "_transport", "_websocket")
 
     def __init__(self, websocket: WSTransport) -> None:
         """Wrap the transport of an open socket."""
         self._websocket = websocket
         self._transport = websocket.underlying_transport
-        self._pieces: list[bytes] = []
         self._closing: asyncio.TimerHandle | None = None
 
-    def stage(self, opcode: int, pieces: Sequence[bytes]) -> int:
-        """Keep one frame for the next flush."""
-        size = sum(map(len, pieces))
-        header = server_frame_header(opcode, size)
-        self._pieces.append(header)
-        self._pieces.extend(pieces)
-        return size + len(header)
+    def write(self, frames: bytes) -> int:
+        """Write whole frames.
 
-    def stage_change(self, frames: ChangeFrames, ids: Sequence[int], data: bytes) -> int:
-        """Keep one change for the next flush."""
-        size, pieces = frames.framed(ids, data)
-        self._pieces += pieces
-        return size
-
-    def flush(self) -> int:
-        """Write all staged frames at once.
-
-        By the loop's transport, which writes at the end of the tick: a system call of our own, past
-        it, was no faster (measured), and a socket's number may be somebody else's by then.
+        By the loop's transport: a system call of our own, past it, was no faster when tried, and a
+        socket's number may be somebody else's by then.
         """
-        pieces = self._pieces
-        frames = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
         if not self._websocket.is_close_frame_sent:
             self._transport.write(frames)
         return self._transport.get_write_buffer_size()
-
-    def discard(self) -> None:
-        """Forget all staged frames."""
-        self._pieces.clear()
 
     def buffered_bytes(self) -> int:
         """Return what the transport still holds."""

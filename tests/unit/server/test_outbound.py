@@ -5,7 +5,7 @@ import pytest
 
 from heliograph.core.wire.change_frame import SharedChangeFrames
 from heliograph.core.wire.messages import SerializerVersion
-from heliograph.core.wire.websocket_frame import TEXT
+from heliograph.core.wire.websocket_frame import TEXT, server_frame_header
 from heliograph.server.outbound import (
     Outbound,
     OutboundLimits,
@@ -20,29 +20,26 @@ pytestmark = pytest.mark.asyncio
 LIMITS = OutboundLimits(bytes_high=100, bytes_low=40, bytes_max=300, write_deadline_s=0.2)
 
 
+def header_bytes(size):
+    return 2 if size < 128 else 4
+
+
+def frame(size):
+    """Return a whole frame of that many bytes."""
+    payload = b"x" * (size - header_bytes(size))
+    return server_frame_header(TEXT, len(payload)) + payload
+
+
 class FakeTransport:
     """Holds what is written until the test takes it."""
 
     def __init__(self):
-        self.staged, self.writes, self.taken = [], [], 0
+        self.writes, self.taken = [], 0
         self.closed = None
 
-    def stage(self, _opcode, pieces):
-        self.staged.append(b"".join(pieces))
-        return len(self.staged[-1])
-
-    def stage_change(self, frames, ids, data):
-        size, pieces = frames.framed(ids, data)
-        self.staged.append(b"".join(pieces))
-        return size
-
-    def flush(self):
-        self.writes.append(b"".join(self.staged))
-        self.staged.clear()
+    def write(self, frames):
+        self.writes.append(frames)
         return self.buffered_bytes()
-
-    def discard(self):
-        self.staged.clear()
 
     def buffered_bytes(self):
         return sum(map(len, self.writes)) - self.taken
@@ -67,7 +64,7 @@ class Bench:
         self.outbound = Outbound(self.transport, parts=self.parts, on_slow=self.slow.append)
 
     def send(self, size):
-        self.outbound.send(TEXT, (b"x" * size,))
+        self.outbound.send(TEXT, (frame(size)[header_bytes(size) :],))
 
     async def wait(self, condition):
         async with asyncio.timeout(5):
@@ -77,23 +74,27 @@ class Bench:
 
 async def test_the_frames_of_one_tick_are_one_write():
     bench = Bench()
-    for size in (1, 2, 3):
+    for size in (3, 200, 5):
         bench.send(size)
     assert bench.transport.writes == []
     await asyncio.sleep(0)
-    assert bench.transport.writes == [b"x" * 6]
+    assert bench.transport.writes == [frame(3) + frame(200) + frame(5)]
     bench.send(4)
     await asyncio.sleep(0)
     assert len(bench.transport.writes) == 2
-    assert (bench.traffic.frames_sent, bench.traffic.writes, bench.traffic.bytes_sent) == (4, 2, 10)
+    assert (bench.traffic.frames_sent, bench.traffic.writes, bench.traffic.bytes_sent) == (
+        4,
+        2,
+        212,
+    )
     bench.outbound.end()
 
 
 async def test_room_ends_at_the_high_mark_and_comes_back_at_the_low_one():
     bench = Bench()
-    bench.send(99)
+    bench.send(97)
     assert bench.outbound.has_room()
-    bench.send(1)
+    bench.send(3)
     assert not bench.outbound.has_room()
     waiting = asyncio.create_task(bench.outbound.wait_room())
     await asyncio.sleep(0)
@@ -132,7 +133,7 @@ async def test_a_full_transport_gets_nothing_more_until_it_resumes():
     assert bench.transport.writes == []
     assert bench.outbound.waiting_bytes() == 10
     bench.outbound.resume()
-    assert bench.transport.writes == [b"x" * 10]
+    assert bench.transport.writes == [frame(10)]
     bench.outbound.end()
 
 
@@ -141,7 +142,8 @@ async def test_too_much_waiting_is_a_slow_consumer_at_once():
     for _ in range(31):
         bench.send(10)
     assert bench.slow == ["more than 300 bytes wait to be read"]
-    assert bench.transport.staged == []
+    await asyncio.sleep(0)
+    assert bench.transport.writes == []
     bench.outbound.end()
 
 
@@ -194,14 +196,14 @@ async def test_close_writes_the_rest_first_and_nothing_afterwards():
     bench = Bench()
     bench.send(5)
     bench.outbound.close(1012, "why")
-    assert bench.transport.writes == [b"x" * 5]
+    assert bench.transport.writes == [frame(5)]
     assert bench.transport.closed == (1012, "why")
     bench.send(5)
     bench.outbound.close(1000, "again")
     bench.outbound.give_up("again")
     bench.outbound.resume()
     await asyncio.sleep(0)
-    assert bench.transport.writes == [b"x" * 5]
+    assert bench.transport.writes == [frame(5)]
     assert bench.transport.closed == (1012, "why")
     assert bench.slow == []
 
@@ -209,17 +211,18 @@ async def test_close_writes_the_rest_first_and_nothing_afterwards():
 async def test_a_change_is_queued_like_any_frame():
     bench = Bench()
     frames = SharedChangeFrames().get("realtime:a", SerializerVersion.V2, is_legacy=False)
-    bench.send(1)
+    bench.send(3)
     bench.outbound.send_change(frames, [1], b"{}")
     _, pieces = frames.framed([1], b"{}")
-    waiting = 1 + len(b"".join(pieces))
+    waiting = 3 + len(b"".join(pieces))
     assert bench.outbound.waiting_bytes() == waiting
     await asyncio.sleep(0)
-    assert bench.transport.writes == [b"x" + b"".join(pieces)]
+    assert bench.transport.writes == [frame(3) + b"".join(pieces)]
     assert (bench.traffic.frames_sent, bench.traffic.bytes_sent) == (2, waiting)
     bench.outbound.end()
     bench.outbound.send_change(frames, [1], b"{}")
-    assert bench.transport.staged == []
+    await asyncio.sleep(0)
+    assert len(bench.transport.writes) == 1
 
 
 async def test_room_is_found_again_when_the_transport_drained_without_a_word():
@@ -227,9 +230,9 @@ async def test_room_is_found_again_when_the_transport_drained_without_a_word():
     bench.send(100)
     await asyncio.sleep(0)
     assert not bench.outbound.has_room()
-    bench.transport.taken = 1
+    bench.transport.taken = 3
     assert bench.outbound.has_room()
-    bench.send(1)
+    bench.send(3)
     assert not bench.outbound.has_room()
     bench.outbound.end()
 
@@ -253,9 +256,9 @@ async def test_all_connections_of_a_tick_are_flushed_in_order_and_then_the_end_i
     ticks = TickFlush(lambda: order.append("end"))
     benches = [Bench(ticks=ticks) for _ in range(3)]
     for number, bench in enumerate(benches):
-        bench.transport.flush = lambda number=number: order.append(number) or 0
-        bench.send(1)
-        bench.send(1)
+        bench.transport.write = lambda _frames, number=number: order.append(number) or 0
+        bench.send(3)
+        bench.send(3)
     await asyncio.sleep(0)
     assert order == [0, 1, 2, "end"]
     for bench in benches:
@@ -270,14 +273,14 @@ async def test_a_connection_whose_flush_fails_holds_up_nobody():
     ticks = TickFlush(lambda: None)
     first, failing, last = (Bench(ticks=ticks) for _ in range(3))
 
-    def fail():
+    def fail(_frames):
         raise RuntimeError("planted")
 
-    failing.transport.flush = fail
+    failing.transport.write = fail
     for bench in (first, failing, last):
-        bench.send(1)
+        bench.send(3)
     await last.wait(lambda: last.transport.writes)
-    assert first.transport.writes == last.transport.writes == [b"x"]
+    assert first.transport.writes == last.transport.writes == [frame(3)]
     assert failures == ["planted"]
     for bench in (first, failing, last):
         bench.outbound.end()
@@ -286,9 +289,9 @@ async def test_a_connection_whose_flush_fails_holds_up_nobody():
 async def test_what_is_queued_during_a_flush_goes_out_in_the_next_tick():
     ticks = TickFlush(lambda: None)
     first, second = Bench(ticks=ticks), Bench(ticks=ticks)
-    first.transport.flush = lambda: second.send(7) or 0
-    first.send(1)
+    first.transport.write = lambda _frames: second.send(7) or 0
+    first.send(3)
     await second.wait(lambda: second.transport.writes)
-    assert second.transport.writes == [b"x" * 7]
+    assert second.transport.writes == [frame(7)]
     first.outbound.end()
     second.outbound.end()

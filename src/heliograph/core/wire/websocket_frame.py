@@ -35,6 +35,29 @@ def server_frame_header(opcode: int, size: int) -> bytes:
     return bytes((_FINAL | opcode, _LENGTH_64)) + size.to_bytes(8, "big")
 
 
+def split_server_frames(frames: bytes) -> list[tuple[int, bytes]]:
+    """Take apart frames with headers of `server_frame_header`; opcode and payload of each.
+
+    Args:
+        frames: Whole frames of ours, one behind the other.
+    """
+    found: list[tuple[int, bytes]] = []
+    end = 0
+    while end < len(frames):
+        opcode = frames[end] ^ _FINAL
+        size = frames[end + 1]
+        start = end + 2
+        if size == _LENGTH_16:
+            start += 2
+            size = frames[end + 2] << 8 | frames[end + 3]
+        elif size == _LENGTH_64:
+            start += 8
+            size = int.from_bytes(frames[end + 2 : start], "big")
+        end = start + size
+        found.append((opcode, frames[start:end]))
+    return found
+
+
 def close_frame(code: int, reason: str) -> bytes:
     """Return a whole close frame; a reason that is too long is cut at a character."""
     text = reason.encode()[:_REASON_BYTES_MAX].decode(errors="ignore").encode()

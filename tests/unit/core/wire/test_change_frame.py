@@ -11,14 +11,13 @@ from heliograph.core.wire.websocket_frame import TEXT, server_frame_header
 V1, V2 = SerializerVersion.V1, SerializerVersion.V2
 TOPIC = 'realtime:50% "öl"'
 DATA = '{"schema":"public","type":"UPDATE","record":{"id":9007199254740993,"n":"ö"}}'.encode()
-BOTH_FORMS = pytest.mark.parametrize("payload_of", ["framed", "text"], indirect=True)
 
 
 def frames_of(version=V2, *, is_legacy=False):
     return SharedChangeFrames().get(TOPIC, version, is_legacy=is_legacy)
 
 
-def framed_payload(frames, ids, data):
+def payload_of(frames, ids, data):
     """Return the payload of a frame whose header and size must be right."""
     size, pieces = frames.framed(ids, data)
     frame = b"".join(pieces)
@@ -30,19 +29,7 @@ def framed_payload(frames, ids, data):
     raise AssertionError(frame)
 
 
-def text_payload(frames, ids, data):
-    size, text = frames.text(ids, data)
-    assert len(text.encode()) == size
-    return text.encode()
-
-
-@pytest.fixture
-def payload_of(request):
-    return {"framed": framed_payload, "text": text_payload}[request.param]
-
-
-@BOTH_FORMS
-def test_a_change_of_serializer_2_has_this_shape(payload_of):
+def test_a_change_of_serializer_2_has_this_shape():
     frame = payload_of(frames_of(V2), [7, 134217728], DATA)
     assert json.loads(frame) == [
         None,
@@ -54,8 +41,7 @@ def test_a_change_of_serializer_2_has_this_shape(payload_of):
     assert DATA in frame
 
 
-@BOTH_FORMS
-def test_a_change_of_serializer_1_has_a_null_ref(payload_of):
+def test_a_change_of_serializer_1_has_a_null_ref():
     assert json.loads(payload_of(frames_of(V1), (7,), DATA)) == {
         "event": "postgres_changes",
         "payload": {"ids": [7], "data": json.loads(DATA)},
@@ -64,10 +50,9 @@ def test_a_change_of_serializer_1_has_a_null_ref(payload_of):
     }
 
 
-@BOTH_FORMS
 @pytest.mark.parametrize("version", [V1, V2])
 @pytest.mark.parametrize("kind", ["INSERT", "UPDATE", "DELETE"])
-def test_a_legacy_change_is_an_event_of_its_own_type(payload_of, version, kind):
+def test_a_legacy_change_is_an_event_of_its_own_type(version, kind):
     data = DATA.replace(b"UPDATE", kind.encode())
     decoded = json.loads(payload_of(frames_of(version, is_legacy=True), [3], data))
     expected = (
@@ -87,8 +72,7 @@ def test_a_frame_asked_for_once_is_not_copied_and_afterwards_it_is_one_piece_for
     assert frames.framed([1], DATA) is again
 
 
-@BOTH_FORMS
-def test_a_remembered_frame_is_given_out_for_the_same_change_and_ids_only(payload_of):
+def test_a_remembered_frame_is_given_out_for_the_same_change_and_ids_only():
     frames = frames_of()
     same_text = bytes(bytearray(DATA))
     other = DATA.replace(b"ublic", b"ivate")
@@ -98,18 +82,12 @@ def test_a_remembered_frame_is_given_out_for_the_same_change_and_ids_only(payloa
         assert payload == {"ids": ids, "data": json.loads(data)}
 
 
-def test_both_forms_of_one_change_may_be_asked_for_in_turn():
-    frames = frames_of()
-    for _ in range(3):
-        assert framed_payload(frames, [1], DATA) == text_payload(frames, [1], DATA)
-
-
 def test_many_different_sets_of_ids_keep_memory_bounded_and_frames_right():
     frames = frames_of()
     for number in range(1, 500):
-        frame = framed_payload(frames, [number], DATA)
+        frame = payload_of(frames, [number], DATA)
         assert json.loads(frame)[4]["ids"] == [number]
-        assert framed_payload(frames, [number], DATA) == frame
+        assert payload_of(frames, [number], DATA) == frame
     assert len(frames._prefixes) <= 64
 
 
@@ -141,8 +119,7 @@ def test_released_frames_keep_nothing_of_a_change():
         for frames in held:
             frames.framed([1], DATA)
             frames.framed([1], DATA)
-            frames.text([1], DATA)
         shared.release()
         for frames in held:
-            assert (frames._data, frames._framed, frames._text) == (None, None, None)
+            assert (frames._data, frames._framed) == (None, None)
         assert shared._remembering == []

@@ -3,7 +3,11 @@ from websockets.frames import Frame
 from websockets.streams import StreamReader
 
 from heliograph.core.wire import websocket_frame
-from heliograph.core.wire.websocket_frame import close_frame, server_frame_header
+from heliograph.core.wire.websocket_frame import (
+    close_frame,
+    server_frame_header,
+    split_server_frames,
+)
 
 
 def parse(stream: bytes) -> Frame:
@@ -24,6 +28,17 @@ def parse(stream: bytes) -> Frame:
 def test_the_header_is_read_by_another_implementation(opcode, size):
     frame = parse(server_frame_header(opcode, size) + b"x" * size)
     assert (frame.opcode, len(frame.data), frame.fin) == (opcode, size, True)
+
+
+def test_frames_of_every_size_are_taken_apart_again():
+    sizes = [0, 1, 125, 126, 127, 128, 65_535, 65_536, 0, 200_000]
+    opcodes = [websocket_frame.TEXT, websocket_frame.BINARY, websocket_frame.PONG]
+    frames = [(opcodes[number % 3], bytes([number]) * size) for number, size in enumerate(sizes)]
+    wire = b"".join(
+        server_frame_header(opcode, len(payload)) + payload for opcode, payload in frames
+    )
+    assert split_server_frames(wire) == frames
+    assert split_server_frames(b"") == []
 
 
 def test_a_close_frame_says_code_and_reason_and_fits_a_control_frame():
