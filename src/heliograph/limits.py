@@ -62,6 +62,26 @@ TRANSACTION_BYTES_IN_MEMORY_MAX: Final = 16 * 1024 * 1024
 #: Row changes in one segment of an oversize transaction; bounds the memory of one step.
 OVERSIZE_SEGMENT_ROWS_MAX: Final = 2_000
 
+#: Bytes of WAL payload in one such segment. Frames are some two to four times as long: a connection
+#: that keeps up must have room for one segment (OUTBOUND_BYTES_HIGH).
+OVERSIZE_SEGMENT_BYTES_MAX: Final = 128 * 1024
+
+#: Row changes of a transaction in memory above which it is handed on in such segments, too.
+#: Larger: others wait while one transaction is decoded and matched, and all is judged at once.
+TRANSACTION_ROWS_AT_ONCE_MAX: Final = 2_000
+
+#: Seconds that one segment waits for a connection without room that was in step until then.
+OVERSIZE_SEGMENT_WAIT_S: Final = 2.0
+
+#: Seconds that all segments of one transaction together may wait for connections; others wait as
+#: long. Those that have no room by then read the rest of it for themselves, at their own pace.
+OVERSIZE_WAIT_S: Final = 10.0
+
+#: Oversize transactions kept on disk for connections that still read them, and for how many
+#: seconds. More, or later: the oldest one is removed, and who still reads it is told `resync`.
+OVERSIZE_KEPT_MAX: Final = 8
+OVERSIZE_KEPT_S_MAX: Final = 600.0
+
 #: Keys with more than one version that an oversize transaction may hold while it is folded.
 #: Above it the tables of the transaction are told `resync` instead.
 OVERSIZE_REPEATED_KEYS_MAX: Final = 200_000

@@ -16,9 +16,9 @@ class RawClient:
         self._ref = 0
 
     @classmethod
-    async def connect(cls, server):
+    async def connect(cls, server, *, max_queue=None):
         url = f"{server.websocket_url}/websocket?vsn=2.0.0&apikey={server.anon_key}"
-        return cls(await websockets.connect(url, max_queue=None))
+        return cls(await websockets.connect(url, max_queue=max_queue))
 
     async def read(self):
         async for text in self.socket:

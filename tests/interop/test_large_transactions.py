@@ -56,6 +56,64 @@ async def test_an_oversize_transaction_arrives_judged_and_others_go_on(server):
         assert seen == [*range(100, 60_001, 100), 0]
 
 
+@pytest.mark.parametrize(("rows", "width"), [(8_000, 3_000), (8_000, 800)])
+async def test_wide_rows_of_a_large_transaction_all_arrive(server, rows, width):
+    """Above and below what a transaction may take in memory, beyond any outbound buffer."""
+    server.sql(SCHEMA)
+    async with connected(server) as bob:
+        await bob.join("b", server.token(BOB), table("bulk"))
+        await bob.join("s", server.service_role_key, table("bulk"))
+        async with await psycopg.AsyncConnection.connect(server.database_url) as sql:
+            await sql.execute(
+                "insert into bulk select n, %s::uuid, repeat('x', %s)"
+                " from generate_series(1, %s) n",
+                (BOB, width, rows),
+            )
+        for topic in ("b", "s"):
+            await bob.until(lambda topic=topic: len(bob.changes(topic)) >= rows, 60)
+            assert [c["record"]["id"] for c in bob.changes(topic)] == list(range(1, rows + 1))
+            assert len(bob.systems(topic)) == 1
+
+
+@pytest.mark.parametrize(("rows", "width"), [(12_000, 2_000), (12_000, 1_000)])
+async def test_a_stalled_reader_of_a_large_transaction_holds_nobody_up(server, rows, width):
+    """The others go on without it, and it gets every row once it reads again."""
+    server.sql(SCHEMA, "create table chat (id int primary key)")
+    server.sql("alter publication supabase_realtime add table chat")
+    async with connected(server) as quick:
+        await quick.join("q", server.service_role_key, table("chat"), table("bulk"))
+        slow = await RawClient.connect(server)
+        reading = asyncio.create_task(slow.read())
+        await slow.join("s", server.token(BOB), table("bulk"))
+        await slow.join("t", server.service_role_key, table("bulk"))
+        slow.socket.transport.pause_reading()
+        async with await psycopg.AsyncConnection.connect(
+            server.database_url, autocommit=True
+        ) as sql:
+            await sql.execute(
+                "insert into bulk select n, %s::uuid, repeat('x', %s)"
+                " from generate_series(1, %s) n",
+                (BOB, width, rows),
+            )
+            await sql.execute("insert into chat values (1)")
+            await quick.until(lambda: last_table(quick, "q") == "chat", 60)
+            await sql.execute("insert into bulk values (0, %s, 'after')", (BOB,))
+        assert len(quick.changes("q")) >= rows + 1
+        slow.socket.transport.resume_reading()
+        for topic in ("s", "t"):
+            await slow.until(lambda topic=topic: len(slow.changes(topic)) >= rows + 1, 60)
+            seen = [change["record"]["id"] for change in slow.changes(topic)]
+            assert seen == [*range(1, rows + 1), 0]
+            assert len(slow.systems(topic)) == 1
+        await slow.socket.close()
+        await reading
+
+
+def last_table(client, topic):
+    changes = client.changes(topic)
+    return changes[-1]["table"] if changes else None
+
+
 async def test_a_reader_that_stops_reading_loses_nothing_when_it_goes_on(server):
     server.sql(SCHEMA)
     async with connected(server) as quick:

@@ -348,6 +348,7 @@ def test_folded_changes_lead_from_before_to_after(seed, steps, identity, spaciou
         return (change.sequence, change.kind.value, str(change.new), str(change.old))
 
     assert sorted(map(content, in_segments)) == sorted(map(content, changes))
+    assert [change.sequence for change in in_segments] == [change.sequence for change in changes]
 
 
 @given(st.binary(max_size=200), st.integers(0, 5))

@@ -4,6 +4,7 @@ It has no name, so nothing is left over however the process ends. Written and re
 loop: a row is copied into the page cache in microseconds, and reading is cut into segments.
 """
 
+import os
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
@@ -47,14 +48,31 @@ class FileSpill:
             raise _failed(cause) from cause
 
     def records(self) -> Iterator[bytes]:
-        """Yield the records; see `Spill.records`. Only one iteration at a time."""
+        """Yield the records; see `RowRecords.records`."""
         try:
-            self._file.seek(0)
-            while head := self._file.read(_SIZE.size):
-                (size,) = _SIZE.unpack(head)
-                yield self._file.read(size)
-        except (OSError, struct.error) as cause:
+            self._file.flush()
+            offset, block, place = 0, b"", 0
+            while True:
+                if len(block) - place < _SIZE.size:
+                    offset, block, place = offset + place, self._read(offset + place), 0
+                    if not block:
+                        return
+                (size,) = _SIZE.unpack_from(block, place)
+                place += _SIZE.size
+                if len(block) - place < size:
+                    offset, block, place = offset + place, self._read(offset + place, size), 0
+                yield block[place : place + size]
+                place += size
+        except (OSError, ValueError, struct.error) as cause:
             raise _failed(cause) from cause
+
+    def _read(self, offset: int, size: int = 0) -> bytes:
+        """Read a block that has at least ``size`` bytes; its place does not move others'."""
+        block = os.pread(self._file.fileno(), max(size, _BUFFER_BYTES), offset)
+        if len(block) < size:
+            message = f"{size} bytes were written at {offset}, {len(block)} are there"
+            raise OSError(message)
+        return block
 
     def discard(self) -> None:
         """Close the file, and with it remove it."""
@@ -70,6 +88,6 @@ def spills_in(folder: Path | None) -> Callable[[], Spill]:
     return make
 
 
-def _failed(cause: OSError | struct.error) -> StorageError:
+def _failed(cause: OSError | ValueError | struct.error) -> StorageError:
     message = f"the temporary file of an oversize transaction failed: {cause}"
     return StorageError(message)

@@ -1,12 +1,14 @@
-"""A transaction larger than memory allows: written to a spill, folded in two passes.
+"""A transaction with many rows, read segment by segment: from a spill, or from memory.
 
-Pass 1 finds the keys that may occur more than once: two bits of a fixed bitmap per key, and a key
-whose bits are both set already is *suspected*. Pass 2 hands on the rows of all other keys as they
-stand, and holds only those of suspected keys back until the end, where they are folded as in
-`row_fold`. A false suspicion costs memory and order, never correctness.
+Three passes. The first one finds the keys that may occur more than once: two bits of a fixed bitmap
+per key, and a key whose bits are both set already is *suspected*. The second one, only if there are
+suspected keys, folds their rows as in `row_fold`. The last one hands on the rows of all other keys
+as they stand, and each folded change where its last row stood. A false suspicion costs memory only.
+What the first two found is kept, so that whoever reads the rows again pays for the last one only.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from heliograph.core.replication.pgoutput import read_relation_oid
@@ -18,29 +20,24 @@ from heliograph.core.replication.row_message import (
     Wanted,
     make_readers,
 )
-from heliograph.core.replication.transaction import RelationTimeline, Transaction
+from heliograph.core.replication.transaction import RawRows, RelationTimeline, Transaction
 from heliograph.errors import LimitExceededError
 from heliograph.limits import (
     OVERSIZE_KEY_BITMAP_BITS,
     OVERSIZE_REPEATED_BYTES_MAX,
     OVERSIZE_REPEATED_KEYS_MAX,
+    OVERSIZE_SEGMENT_BYTES_MAX,
     OVERSIZE_SEGMENT_ROWS_MAX,
 )
 
 
-class Spill(Protocol):
-    """Where the row messages of one transaction are kept outside memory."""
-
-    def append(self, record: bytes) -> None:
-        """Keep one row message.
-
-        Raises:
-            StorageError: If the disk does not take it.
-        """
-        ...
+class RowRecords(Protocol):
+    """The row messages of one transaction, in order."""
 
     def records(self) -> Iterator[bytes]:
-        """Yield the records from the first one, in order; may be called again.
+        """Yield the records from the first one, in order.
+
+        May be called again, also while earlier iterations are not over.
 
         Raises:
             StorageError: If they can not be read.
@@ -52,10 +49,23 @@ class Spill(Protocol):
         ...
 
 
+class Spill(RowRecords, Protocol):
+    """Where the row messages of one transaction are kept outside memory."""
+
+    def append(self, record: bytes) -> None:
+        """Keep one row message.
+
+        Raises:
+            StorageError: If the disk does not take it.
+        """
+        ...
+
+
 class OversizeBounds(NamedTuple):
     """What folding may hold; see the comments in ``limits.py``."""
 
     segment_rows: int = OVERSIZE_SEGMENT_ROWS_MAX
+    segment_bytes: int = OVERSIZE_SEGMENT_BYTES_MAX
     repeated_keys: int = OVERSIZE_REPEATED_KEYS_MAX
     repeated_bytes: int = OVERSIZE_REPEATED_BYTES_MAX
     key_bitmap_bits: int = OVERSIZE_KEY_BITMAP_BITS
@@ -70,17 +80,65 @@ class _ReadRow(NamedTuple):
     size_bytes: int
 
 
-class OversizeTransaction:
-    """A transaction whose rows are in a spill, read segment by segment.
+class _Segment(NamedTuple):
+    """What one step of a pass has read.
 
     Attributes:
-        mark: The transaction without its rows (``is_too_large`` is true): what the ring keeps.
+        rows: The wanted rows.
+        end: Index of the first row of the next step.
+    """
+
+    rows: list[_ReadRow]
+    end: int
+
+
+class _Folded(NamedTuple):
+    """What the first two passes found for some wanted tables.
+
+    Attributes:
+        wanted: The tables.
+        suspects: Keys that may occur more than once.
+        changes: What became of their rows, in order of ``sequence``.
+    """
+
+    wanted: Wanted
+    suspects: "_Suspects"
+    changes: list[RowChange]
+
+
+#: Bits of the bitmap per row of a transaction in memory: less than one key in a thousand is
+#: suspected wrongly.
+_BITS_PER_ROW: Final = 64
+
+
+class _RowsInMemory:
+    """Several row messages in memory, as `RowRecords`."""
+
+    def __init__(self, raw: RawRows) -> None:
+        self._raw = raw
+
+    def records(self) -> Iterator[bytes]:
+        payload, start = self._raw.payload, 0
+        for end in memoryview(self._raw.ends).cast("I"):
+            yield payload[start:end]
+            start = end
+
+    def discard(self) -> None:
+        """Leave them to their transaction."""
+
+
+class OversizeTransaction:
+    """A transaction read segment by segment.
+
+    Attributes:
+        mark: The transaction without its rows (``is_too_large`` is true): what the ring keeps. Of
+            one in memory: the transaction.
     """
 
     def __init__(
         self,
         mark: Transaction,
-        spill: Spill | None,
+        spill: RowRecords | None,
         *,
         bounds: OversizeBounds | None = None,
     ) -> None:
@@ -94,17 +152,28 @@ class OversizeTransaction:
         self.mark = mark
         self._spill = spill
         self._bounds = bounds or OversizeBounds()
+        self._folded: _Folded | None = None
 
-    def segments(self, wanted: Wanted) -> Iterator[Sequence[RowChange]]:
-        """Yield the folded changes, at most OVERSIZE_SEGMENT_ROWS_MAX at a time.
+    @classmethod
+    def in_memory(cls, transaction: Transaction) -> "OversizeTransaction":
+        """Read a transaction of several rows that is in memory segment by segment."""
+        bounds = OversizeBounds(
+            repeated_keys=transaction.row_count,
+            repeated_bytes=transaction.size_bytes,
+            key_bitmap_bits=transaction.row_count * _BITS_PER_ROW,
+        )
+        return cls(transaction, _RowsInMemory(transaction.raw_rows), bounds=bounds)
 
-        Changes of keys that occur once come first, in order of ``sequence``; those of keys that
-        occur more than once (or seem to) come at the end, again in order. Empty segments are
-        yielded while nothing is found, after each OVERSIZE_SEGMENT_ROWS_MAX rows read, so that the
-        caller can let others run.
+    def segments(
+        self, wanted: Wanted, *, after_sequence: int = -1
+    ) -> Iterator[Sequence[RowChange]]:
+        """Yield the folded changes in order of ``sequence``, a bounded number at a time.
+
+        Empty segments are yielded while nothing is found, so that the caller can let others run.
 
         Args:
             wanted: As for `Transaction.decode`.
+            after_sequence: Changes up to this one are left out.
 
         Raises:
             LimitExceededError: If it can not be folded within its bounds, or the disk did not
@@ -118,52 +187,71 @@ class OversizeTransaction:
         readers = make_readers(self.mark.relations, wanted)
         if not readers:
             return
-        suspects = _Suspects(self._bounds)
-        for rows in self._scan(self._spill, readers):
-            for _, reader, row, _ in rows:
-                if reader.has_key:
-                    suspects.note(reader, row)
-            yield ()
-        folds: dict[int, RowFold] = {}
-        for rows in self._scan(self._spill, readers):
-            changes: list[RowChange] = []
-            for sequence, reader, row, size in rows:
-                if suspects.concerns(reader, row):
-                    fold = folds.setdefault(reader.relation.oid, RowFold())
-                    fold.add(reader, row, sequence, size)
-                else:
-                    changes.append(reader.change(row, sequence))
-            self._check_held(folds)
-            yield changes
-        held = [change for fold in folds.values() for change in fold.changes()]
-        held.sort(key=lambda change: change.sequence)
-        for start in range(0, len(held), self._bounds.segment_rows):
-            yield held[start : start + self._bounds.segment_rows]
+        folded = self._folded
+        if folded is None or folded.wanted != wanted:
+            folded = self._folded = yield from self._fold(self._spill, readers, wanted)
+        suspects, changes = folded.suspects, folded.changes
+        place = bisect_right(changes, after_sequence, key=_sequence)
+        for segment in self._scan(self._spill, readers, after_sequence + 1):
+            found: list[RowChange] = []
+            for sequence, reader, row, _ in segment.rows:
+                if suspects.is_empty or not suspects.concerns(reader, row):
+                    found.append(reader.change(row, sequence))
+            until = bisect_right(changes, segment.end - 1, lo=place, key=_sequence)
+            if until > place:
+                found += changes[place:until]
+                found.sort(key=_sequence)
+                place = until
+            yield found
 
     def close(self) -> None:
         """Give the spill back; idempotent. The sink calls it when it has read the rows."""
         if self._spill is not None:
             self._spill.discard()
 
-    def _scan(self, spill: Spill, readers: dict[int, RowReader]) -> Iterator[list[_ReadRow]]:
-        """Read the spill once; yield the wanted rows after each so many rows."""
+    def _fold(
+        self, spill: RowRecords, readers: dict[int, RowReader], wanted: Wanted
+    ) -> Generator[Sequence[RowChange], None, _Folded]:
+        """Do the first two passes, yielding nothing but turns for others."""
+        suspects = _Suspects(self._bounds)
+        for segment in self._scan(spill, readers):
+            for _, reader, row, _ in segment.rows:
+                if reader.has_key:
+                    suspects.note(reader, row)
+            yield ()
+        folds: dict[int, RowFold] = {}
+        if not suspects.is_empty:
+            for segment in self._scan(spill, readers):
+                for sequence, reader, row, size in segment.rows:
+                    if suspects.concerns(reader, row):
+                        fold = folds.setdefault(reader.relation.oid, RowFold())
+                        fold.add(reader, row, sequence, size)
+                self._check_held(folds)
+                yield ()
+        changes = [change for fold in folds.values() for change in fold.changes()]
+        changes.sort(key=_sequence)
+        return _Folded(wanted, suspects, changes)
+
+    def _scan(
+        self, spill: RowRecords, readers: dict[int, RowReader], first: int = 0
+    ) -> Iterator[_Segment]:
+        """Read the spill once from a row on; yield the wanted rows step by step."""
         raw = self.mark.raw_rows
         cleared = raw.cleared or {}
         timeline = RelationTimeline(self.mark.relations, raw.switches)
         rows: list[_ReadRow] = []
-        rows_until_yield = self._bounds.segment_rows
+        index, end, size = -1, self._bounds.segment_rows, 0
         for index, record in enumerate(spill.records()):
+            if index >= end or size >= self._bounds.segment_bytes:
+                yield _Segment(rows, index)
+                rows, size, end = [], 0, index + self._bounds.segment_rows
             relation = timeline.version(index, read_relation_oid(record))
             reader = readers.get(id(relation))
-            if reader is not None and index >= cleared.get(relation.oid, 0):
+            if reader is not None and index >= first and index >= cleared.get(relation.oid, 0):
                 row = reader.read(record, 0, len(record))
                 rows.append(_ReadRow(index, reader, row, len(record)))
-            rows_until_yield -= 1
-            if not rows_until_yield:
-                yield rows
-                rows = []
-                rows_until_yield = self._bounds.segment_rows
-        yield rows
+                size += len(record)
+        yield _Segment(rows, index + 1)
 
     def _check_held(self, folds: dict[int, RowFold]) -> None:
         if sum(fold.size_bytes for fold in folds.values()) > self._bounds.repeated_bytes:
@@ -172,6 +260,10 @@ class OversizeTransaction:
                 f"OVERSIZE_REPEATED_BYTES_MAX = {self._bounds.repeated_bytes} bytes"
             )
             raise LimitExceededError(message)
+
+
+def _sequence(change: RowChange) -> int:
+    return change.sequence
 
 
 #: One hash gives both bit numbers: its low bits, and those above them.
@@ -186,6 +278,11 @@ class _Suspects:
         self._keys_max = bounds.repeated_keys
         self._bitmap = bytearray((self._bits + 7) // 8)
         self._suspected: set[int] = set()
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether no key is suspected."""
+        return not self._suspected
 
     def note(self, reader: RowReader, row: RowVersions) -> None:
         """Take the keys of one message.

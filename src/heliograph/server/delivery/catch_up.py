@@ -3,9 +3,12 @@
 It left the live flow at a place (`SubscribedChannel.lag`). Whatever follows that place is read
 from the ring, judged again under today's rights and sent as its connection drains. When it has
 been given everything before its lane's next unfinished transaction it is live again; both happen
-without an await in between, so nothing is lost or sent twice.
+without an await in between, so nothing is lost or sent twice. What it misses of a transaction that
+is being dispatched in segments it reads when that is over.
 """
 
+import asyncio
+from collections.abc import Iterator
 from typing import Protocol
 
 from heliograph.core.changelog.ring import Ring
@@ -15,6 +18,7 @@ from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, Subscr
 from heliograph.server.delivery.handing_over import finish
 from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem
+from heliograph.server.delivery.large_transactions import ROWS_LOST
 
 #: Transactions read from the ring at once; bounds what is decoded ahead of the connection.
 _TRANSACTIONS_AT_ONCE = 32
@@ -29,10 +33,24 @@ class RingReader(Protocol):
         """Return the commit position of the last dispatched transaction."""
         ...
 
-    def item_for(
-        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel
-    ) -> LaneItem | None:
-        """Match one transaction from the ring against one channel; None if nothing matches."""
+    def is_amid_segments(self) -> bool:
+        """Tell whether a transaction is being dispatched in segments."""
+        ...
+
+    async def wait_dispatched(self) -> None:
+        """Wait until that one is dispatched."""
+        ...
+
+    def items_for(
+        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel, after_sequence: int
+    ) -> Iterator[LaneItem | None]:
+        """Match one transaction from the ring against one channel, step by step.
+
+        Raises:
+            LimitExceededError: If its rows can not be had any more; so for the others.
+            StorageError: As above.
+            RemoteProtocolError: As above.
+        """
         ...
 
 
@@ -55,14 +73,20 @@ async def _catch_up(reader: RingReader, lane: Lane, channel: SubscribedChannel) 
             _give_up(channel, "fell_behind")
             return
         transactions = _next(reader, lane, place)
+        if not transactions and reader.is_amid_segments():
+            # Live channels have a part of it already.
+            await reader.wait_dispatched()
+            continue
         if not transactions:
             channel.lag = None
             return
         for transaction in transactions:
-            if transaction.is_too_large:
+            try:
+                is_given = await _give(reader, lane, channel, transaction)
+            except ROWS_LOST:
                 _give_up(channel, "transaction_too_large")
                 return
-            if not await _give(reader, lane, channel, transaction):
+            if not is_given:
                 break
 
 
@@ -86,21 +110,40 @@ def _next(reader: RingReader, lane: Lane, place: Place) -> list[Transaction]:
 async def _give(
     reader: RingReader, lane: Lane, channel: SubscribedChannel, transaction: Transaction
 ) -> bool:
-    """Send one transaction; false when the connection had no room for all of it."""
-    if channel.lag is None:
+    """Send one transaction as the connection drains; false if it must look again where it is."""
+    place = channel.lag
+    if place is None:
         return False
-    item = reader.item_for(lane, transaction, channel)
-    if item is None:
-        item = LaneItem(DispatchedTransaction(transaction), [], channel)
-    for part in item.parts():
-        part.is_catch_up = True
-        if part.matches:
-            await lane.work([part])
-        if part.is_stalled:
+    after = place.sequence if transaction.commit_lsn == place.commit_lsn else -1
+    for step in reader.items_for(lane, transaction, channel, after):
+        for part in () if step is None else step.parts():
+            if not await _give_part(lane, channel, part):
+                return False
+        await asyncio.sleep(0)
+        if channel.lag is None or channel.is_closed:
             return False
-    finish(item, channel)
+    finish(LaneItem(DispatchedTransaction(transaction), [], channel), channel)
     if _is_truncated(lane, channel, transaction):
         channel.resync("truncated")
+    return True
+
+
+async def _give_part(lane: Lane, channel: SubscribedChannel, part: LaneItem) -> bool:
+    """Send a part, in as many pieces as the connection has room for."""
+    part.is_catch_up = True
+    while part.matches:
+        part.is_stalled = False
+        await lane.work([part])
+        if not part.is_stalled:
+            break
+        place = channel.lag
+        await channel.outlet.wait_room()
+        await asyncio.sleep(0)
+        if place is None or channel.lag is not place or channel.is_closed:
+            return False
+        part.matches = [
+            match for match in part.matches if Place(part.commit_lsn, match.change.sequence) > place
+        ]
     return True
 
 

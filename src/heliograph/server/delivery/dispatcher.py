@@ -1,7 +1,7 @@
 """From a transaction to the lanes it concerns; catch-up and refill for all lanes."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from heliograph.core.changelog.ring import Ring
 from heliograph.core.matching.subscription_index import SubscriptionIndex
 from heliograph.core.matching.visibility import LeaveEvents
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
+from heliograph.core.replication.oversize import OversizeTransaction
 from heliograph.core.replication.row_change import RowChange
 from heliograph.core.replication.transaction import Transaction
 from heliograph.ports.clock import Clock
@@ -21,6 +22,7 @@ from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.judging import Judging, Question, VisibilityRules
 from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem, LaneMark
+from heliograph.server.delivery.large_transactions import LargeTransactions, is_large
 from heliograph.server.delivery.table_registry import TableRegistry
 from heliograph.server.metrics import Metrics
 from heliograph.server.supervision import Supervisor
@@ -66,6 +68,7 @@ class Dispatcher:
         lanes: By (role, claims).
         counters: Totals.
         judging: What is asked and what is told.
+        large: Transactions with many rows.
     """
 
     def __init__(self, parts: DispatcherParts) -> None:
@@ -78,6 +81,7 @@ class Dispatcher:
         self._parts = parts
         self._leave_events = parts.rules.leave_events is LeaveEvents.DELETE
         self._last_dispatched = ZERO_LSN
+        self.large = LargeTransactions(self, parts.clock)
 
     def lane(self, role: str, claims_json: str) -> Lane:
         """Return the lane of an audience, made when it is new."""
@@ -103,12 +107,16 @@ class Dispatcher:
     def restart(self) -> None:
         """Begin with another history: no position of the old one means anything any more."""
         self._last_dispatched = ZERO_LSN
+        self.large.restart()
         for lane in self.lanes.values():
             lane.restart()
 
     def finished_place(self, lane: Lane | None) -> Place:
         """Return the place up to which a lane has given its live channels everything."""
         unfinished = None if lane is None else lane.first_unfinished()
+        place = self.large.place
+        if place is not None and unfinished in {None, place.commit_lsn}:
+            return place
         end = self._last_dispatched if unfinished is None else Lsn(unfinished - 1)
         if lane is not None and lane.behind is not None:
             end = min(end, lane.behind)
@@ -116,10 +124,16 @@ class Dispatcher:
 
     # --- dispatching ----------------------------------------------------------------------------
 
+    def is_concerned(self, transaction: Transaction) -> bool:
+        """Tell whether anybody subscribed to a table of which a transaction changes rows."""
+        return any(self.index.has_table(relation.oid) for relation in transaction.relations)
+
     def dispatch(self, transaction: Transaction) -> None:
-        """Match a transaction and give each lane its part."""
-        is_concerned = any(self.index.has_table(rel.oid) for rel in transaction.relations)
-        if is_concerned and not transaction.is_too_large:
+        """Match a transaction and give each lane its part.
+
+        The rows of a large one were dispatched before (`dispatch_large`).
+        """
+        if self.is_concerned(transaction) and not is_large(transaction):
             self._parts.supervisor.call(
                 partial(self._dispatch_rows, transaction),
                 name="dispatch",
@@ -128,10 +142,20 @@ class Dispatcher:
         for relation in transaction.truncated:
             self.resync_table(relation.oid, "truncated", transaction)
         self._last_dispatched = transaction.commit_lsn
+        if self.large.place is not None:
+            self.large.finish()
 
     def _dispatch_rows(self, transaction: Transaction) -> None:
         changes = transaction.decode(self.key_places(transaction))
         self.dispatch_changes(transaction, changes)
+
+    async def dispatch_large(self, large: OversizeTransaction) -> None:
+        """Give each lane its part of a transaction with many rows, segment by segment."""
+        try:
+            await self.large.dispatch(large)
+        except Exception as error:  # noqa: BLE001 - as in `dispatch`: other transactions go on
+            failed = partial(self.resync_tables, large.mark, "internal_error")
+            self._parts.supervisor.note(error, name="dispatch", on_failure=failed)
 
     def dispatch_changes(self, transaction: Transaction, changes: Sequence[RowChange]) -> None:
         """Give each lane its part of some changes of one transaction."""
@@ -218,15 +242,60 @@ class Dispatcher:
         """Match one transaction from the ring against one lane, or one of its channels."""
         if channel is not None and not channel.is_owed(transaction.xid, transaction.commit_lsn):
             return None
+        tables, places = self._places_for(lane, transaction, channel)
+        changes = transaction.decode({oid: key for oid, key in places.items() if oid in tables})
+        return self._item(lane, transaction, channel, changes)
+
+    def items_for(
+        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel, after_sequence: int
+    ) -> Iterator[LaneItem | None]:
+        """Do the same for one channel step by step, from a place in the transaction on.
+
+        Raises:
+            LimitExceededError: If the rows of an oversize transaction can not be had any more.
+            StorageError: As above.
+            RemoteProtocolError: As above.
+        """
+        if not is_large(transaction):
+            item = self.item_for(lane, transaction, channel)
+            if item is not None:
+                item.matches = [m for m in item.matches if m.change.sequence > after_sequence]
+            yield item
+            return
+        if not channel.is_owed(transaction.xid, transaction.commit_lsn):
+            return
+        _, places = self._places_for(lane, transaction, channel)
+        segments = self.large.segments(transaction, places, after_sequence=after_sequence)
+        for changes in segments:
+            yield self._item(lane, transaction, channel, changes)
+
+    def _places_for(
+        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None
+    ) -> tuple[set[int], dict[int, tuple[int, ...] | None]]:
+        """Return the tables that a lane or channel reads, and where the keys of all tables are."""
+        tables = {
+            group.entry.description.oid
+            for group in lane.groups.values()
+            if channel is None or channel in group.channels
+        }
+        places, disagreeing = self._adopted(transaction)
+        for group in lane.groups.values():
+            is_reader = channel is None or channel in group.channels
+            if is_reader and group.entry.description.oid in disagreeing:
+                _tell_again(lane, group, "relation_disagrees", transaction, channel)
+        return tables, places
+
+    def _item(
+        self,
+        lane: Lane,
+        transaction: Transaction,
+        channel: SubscribedChannel | None,
+        changes: Sequence[RowChange],
+    ) -> LaneItem | None:
+        """Match some changes against one lane, or one of its channels."""
         groups = [
             group for group in lane.groups.values() if channel is None or channel in group.channels
         ]
-        tables = {group.entry.description.oid for group in groups}
-        places, disagreeing = self._adopted(transaction)
-        for group in groups:
-            if group.entry.description.oid in disagreeing:
-                _tell_again(lane, group, "relation_disagrees", transaction, channel)
-        changes = transaction.decode({oid: key for oid, key in places.items() if oid in tables})
         matches: list[Match] = []
         for change in changes:
             for group in groups:
@@ -237,19 +306,31 @@ class Dispatcher:
                     matches.append(match)
         return LaneItem(DispatchedTransaction(transaction), matches, channel) if matches else None
 
-    async def wait_drained(self, timeout_s: float) -> None:
-        """Wait until no lane has work left and every connection has room, or the time is over."""
-        drained = [self._drained(lane) for lane in self.lanes.values() if not lane.is_idle()]
-        lagging = {channel for lane in self.lanes.values() for channel in _without_room(lane)}
-        await asyncio.sleep(0)
-        try:
-            async with asyncio.timeout(timeout_s):
-                for future in drained:
-                    await future
-                for channel in lagging:
-                    await channel.outlet.wait_room()
-        except TimeoutError:
-            return
+    def channels(self) -> Iterator[SubscribedChannel]:
+        """Yield every channel; one with several groups comes more than once."""
+        for lane in self.lanes.values():
+            for group in lane.groups.values():
+                yield from group.channels
+
+    def concerned_channels(self, transaction: Transaction) -> Iterator[SubscribedChannel]:
+        """Yield the channels of the tables of a transaction."""
+        for relation in transaction.relations:
+            for group in self.index.groups(relation.oid):
+                yield from group.channels
+
+    def is_amid_segments(self) -> bool:
+        """Tell whether a large transaction is being dispatched."""
+        return self.large.place is not None
+
+    async def wait_dispatched(self) -> None:
+        """Wait until that one is dispatched."""
+        await self.large.wait_finished()
+
+    async def wait_idle(self) -> None:
+        """Wait until no lane has work left; each piece of work has its own deadline."""
+        for lane in tuple(self.lanes.values()):
+            if not lane.is_idle():
+                await self._drained(lane)
 
     def _drained(self, lane: Lane) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -284,10 +365,13 @@ class Dispatcher:
             return
         self.counters.catch_ups += 1
 
-        work = catch_up(self, lane, channel)
-        self._parts.supervisor.spawn(
-            work, name="catch_up", on_failure=partial(_close_each, (channel,))
-        )
+        failed = partial(_close_each, (channel,))
+
+        async def work() -> None:
+            await catch_up(self, lane, channel)
+            self.large.release()
+
+        self._parts.supervisor.spawn(work(), name="catch_up", on_failure=failed)
 
     def refill(self, lane: Lane) -> bool:
         """Push what an overflown lane missed; false when it is live again."""
@@ -299,29 +383,38 @@ class Dispatcher:
             _resync_each(_channels(lane), "fell_behind")
             return False
         while True:
-            found, _ = self.ring.after(lane.behind, tables, _REFILL_TRANSACTIONS)
+            after, _ = self.ring.after(lane.behind, tables, _REFILL_TRANSACTIONS)
+            # Those beyond wait to be dispatched, to this lane as well.
+            found = [kept for kept in after if kept.commit_lsn <= self._last_dispatched]
             for transaction in found:
-                if transaction.commit_lsn > self._last_dispatched:
-                    break
+                if is_large(transaction) and not lane.is_idle():
+                    return True
+                self._refill_one(lane, transaction)
                 lane.behind = transaction.commit_lsn
-                self._refill_with(lane, transaction)
             if not lane.is_idle():
                 return True
             if len(found) < _REFILL_TRANSACTIONS:
                 lane.behind = None
                 return False
 
-    def _refill_with(self, lane: Lane, transaction: Transaction) -> None:
-        item = None if transaction.is_too_large else self.item_for(lane, transaction, None)
+    def _refill_one(self, lane: Lane, transaction: Transaction) -> None:
+        if is_large(transaction):
+            self._leave_to_channels(lane, transaction)
+            return
+        item = self.item_for(lane, transaction, None)
         if item is not None:
             lane.append(item)
         emptied = {relation.oid for relation in transaction.truncated}
-        missing = {relation.oid for relation in transaction.relations if transaction.is_too_large}
         for group in lane.groups.values():
-            oid = group.entry.description.oid
-            if oid in missing | emptied:
-                reason = "transaction_too_large" if oid in missing else "truncated"
-                _tell_again(lane, group, reason, transaction, None)
+            if group.entry.description.oid in emptied:
+                _tell_again(lane, group, "truncated", transaction, None)
+
+    def _leave_to_channels(self, lane: Lane, transaction: Transaction) -> None:
+        """Have each channel of a lane that has nothing to do read on from a transaction."""
+        for channel in _channels(lane):
+            if channel.lag is None:
+                channel.lag = Place(Lsn(transaction.commit_lsn - 1), END_OF_TRANSACTION)
+                self.start_catch_up(lane, channel)
 
     async def judge(self, lane: Lane, question: Question, items: Sequence[LaneItem]) -> Judgement:
         """Judge; see `AudienceJudge.judge`."""
@@ -350,10 +443,6 @@ def _close_each(channels: Iterable[SubscribedChannel]) -> None:
     for channel in channels:
         channel.outlet.close_hopeless("internal_error: changes can not be delivered")
         channel.close()
-
-
-def _without_room(lane: Lane) -> list[SubscribedChannel]:
-    return [channel for channel in _channels(lane) if not channel.has_room()]
 
 
 def _resync_owed(group: "BindingGroup", reason: str, transaction: Transaction) -> None:

@@ -11,10 +11,10 @@ from heliograph.core.changelog.ring import Ring
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.oversize import OversizeTransaction
 from heliograph.core.replication.transaction import Transaction
-from heliograph.errors import LimitExceededError, RemoteProtocolError, StorageError
 from heliograph.ports.change_source import SourceIdentity
 from heliograph.ports.clock import Clock
 from heliograph.server.delivery.dispatcher import Dispatcher
+from heliograph.server.delivery.large_transactions import is_large
 from heliograph.server.delivery.positions import Unsettled
 from heliograph.server.delivery.preparation import Preparation
 from heliograph.server.delivery.progress import StreamProgress
@@ -27,9 +27,8 @@ _log = structlog.get_logger("heliograph.delivery")
 #: Transactions that may wait for a preparation before the reader pauses.
 _WAITING_MAX = 10_000
 
-#: Seconds that one segment of an oversize transaction waits for slow connections; those that have
-#: no room by then read from the ring, where such a transaction is not, and are told `resync`.
-_SEGMENT_WAIT_S = 2.0
+#: Waiting transactions dispatched before other tasks get their turn.
+_DISPATCHED_PER_TURN = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class InboxParts:
 class _Waiting(NamedTuple):
     transaction: Transaction
     change: DefinitionChange | None
-    oversize: OversizeTransaction | None
+    large: OversizeTransaction | None
 
 
 class ChangeInbox:
@@ -80,7 +79,6 @@ class ChangeInbox:
         self._rights_messages = parts.rights_messages
         self._clock = parts.clock
         self._waiting: deque[_Waiting] = deque()
-        self._in_work: _Waiting | None = None
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -119,8 +117,8 @@ class ChangeInbox:
         self._dispatcher.restart()
         self._preparation.distrust()
         for waiting in self._waiting:
-            if waiting.oversize is not None and waiting is not self._in_work:
-                waiting.oversize.close()
+            if waiting.large is not None:
+                waiting.large.close()
         self._waiting.clear()
         self._kept_up_to = start_lsn
 
@@ -132,7 +130,10 @@ class ChangeInbox:
     def receive_transaction(self, transaction: Transaction) -> None:
         """Keep a transaction and dispatch it, or have it wait for the catalog."""
         change = self._keep(transaction)
-        if self._waiting or self._preparation.is_needed(transaction, change):
+        if is_large(transaction):
+            large = OversizeTransaction.in_memory(transaction)
+            self._put(_Waiting(transaction, change, large))
+        elif self._waiting or self._preparation.is_needed(transaction, change):
             self._put(_Waiting(transaction, change, None))
         else:
             self._dispatcher.dispatch(transaction)
@@ -173,38 +174,31 @@ class ChangeInbox:
         while True:
             await self._filled.wait()
             self._filled.clear()
+            dispatched = 0
             while self._waiting:
-                waiting = self._in_work = self._waiting[0]
-                if self._preparation.is_needed(waiting.transaction, waiting.change):
-                    await self._preparation.prepare(waiting.transaction, waiting.change)
-                if waiting.oversize is not None:
-                    await self._dispatch_oversize(waiting, waiting.oversize)
-                self._in_work = None
-                if not self._is_first(waiting):
-                    # Another history began meanwhile.
-                    continue
-                self._dispatcher.dispatch(waiting.transaction)
-                self._waiting.popleft()
+                await self._work_off(self._waiting[0])
+                dispatched += 1
+                if dispatched % _DISPATCHED_PER_TURN == 0:
+                    await asyncio.sleep(0)
                 if len(self._waiting) <= _WAITING_MAX // 2:
                     self._room.set()
             self._room.set()
 
+    async def _work_off(self, waiting: _Waiting) -> None:
+        """Prepare and dispatch the first one of those that wait."""
+        if self._preparation.is_needed(waiting.transaction, waiting.change):
+            await self._preparation.prepare(waiting.transaction, waiting.change)
+        if waiting.large is not None and self._is_first(waiting):
+            if self._dispatcher.is_concerned(waiting.transaction):
+                await self._dispatcher.dispatch_large(waiting.large)
+            else:
+                waiting.large.close()
+        if self._is_first(waiting):  # otherwise another history began
+            self._dispatcher.dispatch(waiting.transaction)
+            self._waiting.popleft()
+
     def _is_first(self, waiting: _Waiting) -> bool:
         return bool(self._waiting) and self._waiting[0] is waiting
-
-    async def _dispatch_oversize(self, waiting: _Waiting, transaction: OversizeTransaction) -> None:
-        mark = transaction.mark
-        try:
-            for segment in transaction.segments(self._dispatcher.key_places(mark)):
-                if not self._is_first(waiting):
-                    return
-                self._dispatcher.dispatch_changes(mark, segment)
-                await self._dispatcher.wait_drained(_SEGMENT_WAIT_S)
-        except (LimitExceededError, StorageError, RemoteProtocolError) as error:
-            _log.warning("oversize_transaction_not_delivered", error=error.code)
-            self._dispatcher.resync_tables(mark, "transaction_too_large")
-        finally:
-            transaction.close()
 
     def _put(self, waiting: _Waiting) -> None:
         self._waiting.append(waiting)

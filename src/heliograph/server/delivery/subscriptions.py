@@ -230,9 +230,11 @@ class ChangeSubscriptionService:
         lane = self._add_groups(channel, planned, identity)
         channel.catch_up = partial(self._parts.dispatcher.start_catch_up, lane, channel)
         for transaction in self._parts.unsettled.not_seen_by(position.snapshot):
-            if transaction.commit_lsn > self._parts.dispatcher.last_dispatched():
+            large = self._parts.dispatcher.large.place
+            is_begun = large is not None and large.commit_lsn == transaction.commit_lsn
+            if transaction.commit_lsn > self._parts.dispatcher.last_dispatched() and not is_begun:
                 continue
-            if transaction.is_too_large:
+            if transaction.is_too_large or is_begun:
                 channel.resync("transaction_too_large")
                 continue
             item = self._parts.dispatcher.item_for(lane, transaction, channel)

@@ -26,6 +26,7 @@ class Transaction:
     relations = (TABLE,)
     truncated = ()
     is_too_large = False
+    row_count = 1
     commit_lsn = Lsn(10)
     xid = 1
 

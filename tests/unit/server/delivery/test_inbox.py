@@ -38,15 +38,6 @@ class Dispatcher:
     def dispatch(self, transaction):
         self.told.append(int(transaction.commit_lsn))
 
-    def dispatch_changes(self, mark, segment):
-        self.told.append((int(mark.commit_lsn), *segment))
-
-    async def wait_drained(self, _timeout_s):
-        await asyncio.sleep(0)
-
-    def key_places(self, _transaction):
-        return {}
-
     def restart(self):
         self.told.append("restart")
 
@@ -73,21 +64,6 @@ class Preparation:
 
     def distrust(self):
         self.is_distrusted = True
-
-
-class Oversize:
-    def __init__(self, mark, on_segment):
-        self.mark = mark
-        self.on_segment = on_segment
-        self.is_closed = False
-
-    def segments(self, _wanted):
-        for number in range(3):
-            yield (number,)
-            self.on_segment()
-
-    def close(self):
-        self.is_closed = True
 
 
 class Kit:
@@ -133,15 +109,6 @@ def transaction(commit_lsn):
         size_bytes=10,
         is_too_large=False,
     )
-
-
-async def run_until(kit, condition):
-    work = asyncio.create_task(kit.inbox.run())
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
-    work.cancel()
-    await asyncio.gather(work, return_exceptions=True)
 
 
 async def test_a_reconnect_to_the_same_slot_continues():
@@ -198,19 +165,3 @@ async def test_what_waited_for_the_catalog_is_not_dispatched_into_another_histor
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
     assert kit.dispatcher.told == ["restart", "history_changed", 20]
-
-
-async def test_an_oversize_transaction_of_a_history_that_ended_is_given_up():
-    kit = Kit()
-    kit.inbox.source_started(identity(5))
-    segments = []
-
-    def on_segment():
-        segments.append(None)
-        if len(segments) == 2:
-            kit.inbox.source_started(identity(3, system="2"))
-
-    oversize = Oversize(transaction(100), on_segment)
-    await kit.inbox.receive_oversize(oversize)
-    await run_until(kit, lambda: oversize.is_closed)
-    assert kit.dispatcher.told == [(100, 0), (100, 1), "restart", "history_changed"]

@@ -144,9 +144,15 @@ class Services:
     def after(self, lsn, _oids, _limit):
         return [item.dispatched.transaction for item in self.kept if item.commit_lsn > lsn], None
 
-    def item_for(self, _lane, transaction, channel):
+    def is_amid_segments(self):
+        return False
+
+    async def wait_dispatched(self):
+        raise AssertionError("nothing is dispatched in segments here")
+
+    def items_for(self, _lane, transaction, channel, _after_sequence):
         (item,) = [kept for kept in self.kept if kept.dispatched.transaction is transaction]
-        return LaneItem(item.dispatched, item.matches, channel)
+        yield LaneItem(item.dispatched, item.matches, channel)
 
     def push(self, item):
         self.kept.append(item)
