@@ -358,7 +358,8 @@ _DIFFERS_IN_DEV: Final = {"websockets": "the official Python client accepts only
 
 def pins(name: str) -> dict[str, str]:
     lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
-    found = [line.split("==") for line in lines if line and not line.startswith("#")]
+    pinned = [line.split(" ; ")[0] for line in lines if line and not line.startswith("#")]
+    found = [line.split("==") for line in pinned]
     assert all(len(parts) == 2 and re.fullmatch(r"[\w.]+", parts[1]) for parts in found), found
     assert [parts[0] for parts in found] == sorted(parts[0] for parts in found)
     return {canonicalize_name(parts[0]): parts[1] for parts in found}
