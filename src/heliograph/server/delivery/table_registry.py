@@ -87,6 +87,8 @@ class TableRegistry:
                 if rights is not None:
                     fresh.rights[role] = rights
             if (fresh.description, fresh.rights) == (old.description, old.rights):
+                # What is in use was read too early to know since when it holds; now that is known.
+                old.valid_since = min(old.valid_since, valid_since)
                 return old
             self._entries[oid] = fresh
             return fresh
