@@ -125,8 +125,7 @@ class AudienceJudge:
             await parts.progress.wait(judgement.closing.insert_lsn, _STREAM_WAIT_S)
             if not parts.dependencies.is_known(judgement.relations_read):
                 await parts.dependencies.learn(judgement.relations_read)
-        if parts.rights.changed(judgement.closing) and parts.rights.read_again is not None:
-            await parts.rights.read_again(judgement.closing)
+        await parts.rights.confirm(judgement.closing)
 
     async def _ask(self, audience: Audience, question: Question) -> Judgement | None:
         if not question.row_count:

@@ -18,7 +18,6 @@ from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import UnavailableError
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.catalog import rights_fingerprint
-from heliograph.postgres.rights_state import RightsState
 from heliograph.server.delivery.dispatcher import Dispatcher
 from heliograph.server.delivery.groups import BindingGroup
 from heliograph.server.delivery.progress import StreamProgress
@@ -162,27 +161,27 @@ class Preparation:
         async with self._admin.connection() as connection:
             found = await rights_fingerprint(connection)
         before, self._fingerprint = self._fingerprint, found
-        state = await self._rights.look()
-        if before not in {"", found} or self._rights.changed(state):
+        if self._rights.compare(await self._rights.look()) or before not in {"", found}:
             async with self._reading_again:
                 await self._read_all()
 
-    async def read_again(self, state: RightsState) -> None:
-        """Read all rights again because ``state`` differs from the one they were read under.
+    async def read_again(self) -> None:
+        """Read all rights again unless somebody else has done so meanwhile.
 
         Raises:
             UnavailableError: If the database does not answer.
         """
         async with self._reading_again:
-            if self._rights.changed(state):
+            if self._rights.is_disputed:
                 await self._read_all()
 
     async def _read_all(self) -> None:
         # First the state, then the rights: a change in between makes the next state differ again.
+        disputed = self._rights.disputed()
         state = await self._rights.look()
         for oid in tuple(self._registry.entries()):
             await self._replace(oid, state.insert_lsn)
-        self._rights.adopt(state)
+        self._rights.adopt(state, disputed)
 
     def _has_wildcards(self) -> bool:
         return self.wildcards is not None and self.wildcards.has_wildcards()
@@ -216,6 +215,7 @@ class Preparation:
         for entry in self._registry.entries().values():
             if entry.valid_since == MAX_LSN:
                 entry.valid_since = max(since, transaction.commit_lsn)
+        await self._rights.confirm()
 
     async def _position_seeing(self, transaction: Transaction) -> tuple[Snapshot, Lsn]:
         for _ in range(limits.JUDGEMENT_ATTEMPTS_MAX):

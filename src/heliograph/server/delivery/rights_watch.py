@@ -7,6 +7,9 @@ closes with the state that the rights in use were read under, and the change was
 when that state was first seen. Otherwise rights changed around it, and nobody can tell on which
 side: it becomes ``resync``, and the rights are read again.
 
+What is made and dropped again leaves an equal state. It is noticed by any look in between, and
+looks are taken every `limits.CATALOG_CHECK_INTERVAL_S` seconds however far the stream lags.
+
 Where event triggers report definitions in commit order (`rights_log`), only roles and their
 memberships are compared, which no event trigger reports.
 """
@@ -35,7 +38,7 @@ class RightsWatch:
 
     Attributes:
         question: What is to be read with every judgement.
-        read_again: Reads all rights again because a state differs; set once, before the stream
+        read_again: Reads all rights again if any part is disputed; set once, before the stream
             begins.
     """
 
@@ -53,11 +56,12 @@ class RightsWatch:
         """
         self._take = look
         self._known: dict[int, _Known] = {}
+        self._disputed: set[int] = set()
         self._looking = asyncio.Lock()
         self._looks_begun = 0
         self._last: RightsState | UnavailableError | None = None
         self.question = RightsQuestion(reads_definitions)
-        self.read_again: Callable[[RightsState], Awaitable[None]] | None = None
+        self.read_again: Callable[[], Awaitable[None]] | None = None
 
     @property
     def must_look(self) -> bool:
@@ -83,6 +87,19 @@ class RightsWatch:
         message = f"what decides rights could not be read: {self._last}"
         raise UnavailableError(message)
 
+    async def confirm(self, state: RightsState | None = None) -> None:
+        """Compare, and have all rights read again if need be.
+
+        Args:
+            state: What a judgement closed with; None: look now, because some rights were just
+                read, and nobody has compared what they were read under.
+
+        Raises:
+            UnavailableError: If the database does not answer.
+        """
+        if self.compare(state or await self.look()) and self.read_again is not None:
+            await self.read_again()
+
     async def watch(self, relations: Collection[int]) -> None:
         """Have relations compared from now on; their rights must be read after this call.
 
@@ -104,22 +121,46 @@ class RightsWatch:
             if part in wanted:
                 self._known.setdefault(part, _Known(value, state))
 
-    def changed(self, state: RightsState) -> set[int]:
-        """Return the parts of a state under which the rights in use were not read."""
+    def compare(self, state: RightsState) -> bool:
+        """Tell whether all rights must be read again, because some part is disputed.
+
+        A part is disputed from the moment at which a state differs from the one that the rights in
+        use were read under until they were read again, even if a later state is like it again.
+        """
+        self._disputed |= self._changed(state)
+        return self.is_disputed
+
+    @property
+    def is_disputed(self) -> bool:
+        """Whether rights must be read again."""
+        return bool(self._disputed)
+
+    def disputed(self) -> set[int]:
+        """Return what is disputed, to be handed to `adopt` once rights were read again."""
+        return set(self._disputed)
+
+    def adopt(self, state: RightsState, disputed: Collection[int]) -> None:
+        """Record that all rights in use were read after ``state``.
+
+        Args:
+            state: What was looked at before they were read.
+            disputed: What was disputed before that look.
+        """
+        values = dict(_parts(state))
+        for part in self._changed(state) | (set(disputed) & values.keys()):
+            self._known[part] = _Known(values[part], state)
+        self._disputed -= set(disputed)
+
+    def _changed(self, state: RightsState) -> set[int]:
         return {
             part
             for part, value in _parts(state)
             if part in self._known and self._known[part].value != value
         }
 
-    def adopt(self, state: RightsState) -> None:
-        """Record that all rights in use were read after ``state``, which differed."""
-        for part in self.changed(state):
-            self._known[part] = _Known(dict(_parts(state))[part], state)
-
     def restart(self) -> None:
         """Trust nothing that was read so far, because another history begins."""
-        self._known = {part: known._replace(value="") for part, known in self._known.items()}
+        self._disputed |= self._known.keys()
 
     def held(
         self, state: RightsState, *, commit_lsn: Lsn, xid: int, relations: Iterable[int]
@@ -138,7 +179,7 @@ class RightsWatch:
         values = dict(_parts(state))
         for part in parts:
             known = self._known.get(part)
-            if known is None or values.get(part) != known.value:
+            if known is None or part in self._disputed or values.get(part) != known.value:
                 return False
             since = known.since
             if commit_lsn < since.insert_lsn and since.snapshot.sees(xid):

@@ -61,7 +61,9 @@ class TableRegistry:
             # Another load may have replaced nothing: the lock is held. Shared by all its groups.
             known.rights[role] = rights
             self._entries[oid] = known
-            return known
+        await self._rights.confirm()
+        current = self._entries.get(oid)
+        return current if current is not None and role in current.rights else None
 
     async def reload(self, oid: int, valid_since: Lsn) -> TableEntry | None:
         """Read a table and all known roles' rights again.

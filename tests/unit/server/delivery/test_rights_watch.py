@@ -49,14 +49,14 @@ async def test_a_change_behind_the_first_look_holds_while_the_state_is_the_same(
     same = state(lsn=3_000, xmax=90, r5=7)
     assert watch.held(same, commit_lsn=Lsn(2_000), xid=60, relations=[5])
     assert watch.held(same, commit_lsn=Lsn(2_000), xid=60, relations=[])
-    assert not watch.changed(same)
+    assert not watch.compare(same)
 
 
 @pytest.mark.parametrize("closing", [state(general="other", r5=7), state(r5=8)])
 async def test_a_state_that_differs_does_not_hold(closing):
     watch = await watching(Database(state(r5=7)), 5)
     assert not watch.held(closing, commit_lsn=Lsn(2_000), xid=60, relations=[5])
-    assert len(watch.changed(closing)) == 1
+    assert watch.compare(closing)
 
 
 async def test_a_relation_that_nothing_read_does_not_matter():
@@ -64,7 +64,8 @@ async def test_a_relation_that_nothing_read_does_not_matter():
     closing = state(r5=7, r6=2)
     assert watch.held(closing, commit_lsn=Lsn(2_000), xid=60, relations=[5])
     assert not watch.held(closing, commit_lsn=Lsn(2_000), xid=60, relations=[5, 6])
-    assert watch.changed(closing) == {6}
+    assert watch.compare(closing)
+    assert watch.disputed() == {6}
 
 
 async def test_a_relation_that_was_never_looked_at_does_not_hold():
@@ -83,11 +84,43 @@ async def test_an_adopted_state_holds_for_what_comes_behind_it():
     database = Database(state(r5=7))
     watch = await watching(database, 5)
     database.state = state(lsn=5_000, xmax=100, r5=8)
-    watch.adopt(await watch.look())
+    assert watch.compare(database.state)
+    watch.adopt(await watch.look(), watch.disputed())
+    assert not watch.is_disputed
     assert not watch.held(database.state, commit_lsn=Lsn(4_000), xid=60, relations=[5])
     assert watch.held(database.state, commit_lsn=Lsn(6_000), xid=120, relations=[5])
     # What did not change is known since the first look.
     assert watch.held(database.state, commit_lsn=Lsn(4_000), xid=60, relations=[])
+
+
+async def test_what_was_made_and_dropped_again_is_disputed_until_rights_were_read_again():
+    database = Database(state(r5=7))
+    watch = await watching(database, 5)
+    assert watch.compare(state(lsn=3_000, xmax=60, r5=8))
+    back = state(lsn=4_000, xmax=70, r5=7)
+    assert watch.compare(back)
+    assert not watch.held(back, commit_lsn=Lsn(3_500), xid=65, relations=[5])
+    watch.adopt(back, watch.disputed())
+    assert not watch.held(back, commit_lsn=Lsn(3_500), xid=65, relations=[5])
+    assert watch.held(back, commit_lsn=Lsn(4_500), xid=75, relations=[5])
+
+
+async def test_rights_are_read_again_only_if_something_is_disputed():
+    database = Database(state(r5=7))
+    watch = await watching(database, 5)
+    read = []
+
+    async def read_again():
+        read.append(watch.disputed())
+        watch.adopt(await watch.look(), watch.disputed())
+
+    watch.read_again = read_again
+    await watch.confirm()
+    await watch.confirm(state(r5=7))
+    assert read == []
+    database.state = state(lsn=5_000, xmax=100, r5=8)
+    await watch.confirm()
+    assert read == [{5}]
 
 
 async def test_with_event_triggers_only_the_general_part_is_compared():
@@ -97,16 +130,17 @@ async def test_with_event_triggers_only_the_general_part_is_compared():
     assert watch.held(state(), commit_lsn=Lsn(2_000), xid=60, relations=[5, 6])
     closing = state(general="other")
     assert not watch.held(closing, commit_lsn=Lsn(2_000), xid=60, relations=[5])
-    assert watch.changed(closing) == {GENERAL}
+    assert watch.compare(closing)
+    assert watch.disputed() == {GENERAL}
 
 
 async def test_another_history_trusts_nothing_until_rights_were_read_again():
     database = Database(state(r5=7))
     watch = await watching(database, 5)
     watch.restart()
-    assert watch.changed(database.state) == {GENERAL, 5}
+    assert watch.disputed() == {GENERAL, 5}
     assert not watch.held(database.state, commit_lsn=Lsn(2_000), xid=60, relations=[5])
-    watch.adopt(database.state)
+    watch.adopt(database.state, watch.disputed())
     assert watch.held(database.state, commit_lsn=Lsn(2_000), xid=60, relations=[5])
 
 
