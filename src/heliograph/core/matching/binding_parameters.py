@@ -2,7 +2,8 @@
 
 Accepted shapes (all values strings): schema and table, with or without filter; schema alone (every
 table); table alone (schema ``public``). ``*`` is a wildcard for either name.
-Source: protocol §10.4, §10.6. The texts are what clients of Supabase Realtime get.
+A filter of null is none. Source: protocol §10.4, §10.6. The texts are what clients of Supabase
+Realtime get.
 """
 
 from collections.abc import Mapping
@@ -168,7 +169,11 @@ def _select(raw: object) -> tuple[str, ...] | None:
 
 
 def _names(raw: Mapping[str, object]) -> tuple[str, str, str | None]:
-    match {key: raw[key] for key in ("schema", "table", "filter") if key in raw}:
+    given = {key: raw[key] for key in ("schema", "table", "filter") if key in raw}
+    if given.get("filter", "") is None:
+        # Clients that write out every field say null where they have none.
+        del given["filter"]
+    match given:
         case {"schema": str(schema), "table": str(table), "filter": str(text)}:
             return schema, table, text
         case {"schema": str(schema), "table": str(table), **rest} if not rest:

@@ -34,6 +34,9 @@ def _refusal(raw: dict[str, object]) -> str:
         ({"table": "t"}, "public", "t"),
         ({"schema": "*"}, "*", "*"),
         ({"schema": "s", "table": "t", "filter": " "}, "s", "t"),
+        ({"schema": "s", "table": "t", "filter": None}, "s", "t"),
+        ({"schema": "s", "filter": None}, "s", "*"),
+        ({"table": "t", "filter": None}, "public", "t"),
         ({"schema": "s", "table": "t", "unknown": {"x": 1}}, "s", "t"),
     ],
 )
@@ -45,7 +48,6 @@ def test_accepted_shapes(raw: dict[str, object], schema: str, table: str) -> Non
     ("raw", "shown"),
     [
         ({}, "%{}"),
-        ({"schema": "s", "table": "t", "filter": None}, None),
         ({"schema": "s", "table": "t", "filter": ["id=eq.1"]}, None),
         ({"schema": "s", "filter": "id=eq.1"}, None),
         ({"table": "t", "filter": "id=eq.1"}, None),
