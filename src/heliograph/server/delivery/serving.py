@@ -1,7 +1,7 @@
 """Which tables are served to which role, and why one is not (`visibility.md` §3, §7).
 
 The reasons are for the server's log, the start-up report and the doctor; a client can not tell a
-table that is withheld from one that does not exist.
+table that is withheld from it from one that does not exist.
 """
 
 from dataclasses import dataclass
@@ -47,6 +47,23 @@ def why_withheld(entry: TableEntry, role: str, rules: ServingRules) -> str | Non
     reason = why_not_streamable(table)
     if reason is not None:
         return reason
+    return _why_not_shown(entry, role, rules) or _undecidable_policy(table, rights)
+
+
+def what_may_be_told(entry: TableEntry, role: str, rules: ServingRules) -> str | None:
+    """Return why a table can not be streamed to anybody, if this role may know that it exists.
+
+    Who may read the table learns what is wrong with it; everybody else learns the same as for one
+    that does not exist.
+    """
+    table = entry.description
+    if not table.is_published or _why_not_shown(entry, role, rules) is not None:
+        return None
+    return why_not_streamable(table)
+
+
+def _why_not_shown(entry: TableEntry, role: str, rules: ServingRules) -> str | None:
+    table, rights = entry.description, entry.rights[role]
     if not rights.may_use_schema:
         return "the role has no USAGE on the schema"
     if not rights.selectable:
@@ -54,7 +71,7 @@ def why_withheld(entry: TableEntry, role: str, rules: ServingRules) -> str | Non
     is_privileged = rights.bypasses or role == SERVICE_ROLE
     if not (table.row_security or is_privileged or rules.allows(table)):
         return "row level security is off and the table is not in allow_without_rls"
-    return _undecidable_policy(table, rights)
+    return None
 
 
 def why_not_streamable(table: TableDescription) -> str | None:

@@ -11,6 +11,7 @@ from heliograph.core.matching.binding_parameters import (
     BindingParameters,
     not_enabled,
     parse_binding_parameters,
+    raised_by_check,
 )
 from heliograph.core.matching.filters import BoundParameters, bind_parameters
 from heliograph.core.matching.predicates import equality_key
@@ -26,7 +27,7 @@ from heliograph.server.delivery.dispatcher import Dispatcher
 from heliograph.server.delivery.groups import BindingGroup
 from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.positions import PositionService, StreamPosition, Unsettled
-from heliograph.server.delivery.serving import ServingRules, why_withheld
+from heliograph.server.delivery.serving import ServingRules, what_may_be_told, why_withheld
 from heliograph.server.delivery.table_registry import TableRegistry
 from heliograph.server.delivery.tables import TableEntry
 
@@ -83,6 +84,8 @@ class ChangeSubscriptionService:
         self._parts = parts
         self._wildcards: dict[SubscribedChannel, list[_Wildcard]] = {}
         self._members: dict[SubscribedChannel, list[BindingGroup]] = {}
+        #: Bounded by the tables of the publication, the roles of tokens and our own reasons.
+        self._logged: set[tuple[str, int, str, str]] = set()
 
     @property
     def channel_count(self) -> int:
@@ -176,8 +179,11 @@ class ChangeSubscriptionService:
                 continue
             reason = why_withheld(entry, identity.role, self._parts.rules)
             if reason is not None:
+                self._log_once("table_withheld", oid, identity.role, reason)
+                told = what_may_be_told(entry, identity.role, self._parts.rules)
+                if told is not None and not parameters.is_wildcard:
+                    raise raised_by_check(parameters, f"the table can not be streamed: {told}")
                 # The client learns the same as for a table that does not exist (S20).
-                _log.warning("table_withheld", table_oid=oid, role=identity.role, reason=reason)
                 continue
             selectable = entry.rights[identity.role].selectable
             bound = bind_parameters(parameters, entry.description, selectable)
@@ -207,13 +213,17 @@ class ChangeSubscriptionService:
                     if sqlstate is not None:
                         # The client learns the same as for a table that does not exist (S20).
                         oid = plan.entry.description.oid
-                        _log.warning(
-                            "policies_not_usable", table_oid=oid, role=role, sqlstate=sqlstate
-                        )
+                        self._log_once("policies_not_usable", oid, role, sqlstate)
                         raise not_enabled(plan.bound.parameters)
         except RoleUnusableError as cause:
             message = f"Unable to subscribe to changes: role {identity.role} can not be assumed"
             raise SubscriptionRefusedError(message) from cause
+
+    def _log_once(self, event: str, table_oid: int, role: str, reason: str) -> None:
+        """Write each reason once: clients can join, and be refused, without end."""
+        if (event, table_oid, role, reason) not in self._logged:
+            self._logged.add((event, table_oid, role, reason))
+            _log.warning(event, table_oid=table_oid, role=role, reason=reason)
 
     # --- registration ---------------------------------------------------------------------------
 
