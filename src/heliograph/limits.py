@@ -221,6 +221,11 @@ MESSAGES_PER_SECOND_MAX: Final = 100
 #: Open WebSockets of one server process.
 CONNECTIONS_MAX: Final = 20_000
 
+#: Open files that sockets leave alone: connections to PostgreSQL (four to judge, four of the owner,
+#: the reader), requests over HTTP, spilled transactions, logs. Fewer, and a flood of sockets keeps
+#: the server from its database.
+OPEN_FILES_RESERVED: Final = 128
+
 #: Characters of a topic and of a ref.
 TOPIC_CHARACTERS_MAX: Final = 255
 REF_CHARACTERS_MAX: Final = 64

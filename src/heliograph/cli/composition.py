@@ -32,6 +32,7 @@ from heliograph.server.delivery.serving import ServingRules
 from heliograph.server.garbage_collection import calm_garbage_collector
 from heliograph.server.health import ReadinessPart
 from heliograph.server.metrics import Metrics
+from heliograph.server.open_files import fit_connections
 from heliograph.server.origins import OriginPolicy
 from heliograph.server.outbound import OutboundLimits
 from heliograph.server.system_clock import SystemClock
@@ -159,7 +160,7 @@ def _server_parts(
         readiness=readiness,
         connection_limits=_connection_limits(settings),
         outbound_limits=_outbound_limits(settings),
-        connections_max=settings.bounds.connections_max,
+        connections_max=fit_connections(settings.bounds.connections_max),
         message_bytes_max=settings.bounds.message_bytes_max,
     )
 

@@ -88,14 +88,19 @@ class Served:
 
 @contextlib.contextmanager
 def spawned(
-    variables: dict[str, str], folder: Path, *command: str, port: int | None = None
+    variables: dict[str, str],
+    folder: Path,
+    *command: str,
+    port: int | None = None,
+    open_files: int | None = None,
 ) -> Iterator[Served]:
-    """Start a command of `heliograph`; end it with the block."""
+    """Start a command of `heliograph`, maybe with a limit of open files; end it with the block."""
+    limited = () if open_files is None else ("prlimit", f"--nofile={open_files}:{open_files}")
     port = port or free_port()
     log_path = folder / "command.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [PROGRAM, *command, "--port", str(port)],
+            [*limited, PROGRAM, *command, "--port", str(port)],
             env=variables,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -115,10 +120,12 @@ def spawned(
 
 
 @contextlib.contextmanager
-def serving(database_url: str, folder: Path, **more: str) -> Iterator[Served]:
+def serving(
+    database_url: str, folder: Path, *, open_files: int | None = None, **more: str
+) -> Iterator[Served]:
     """Run `serve --migrate` on a database until the block ends."""
     variables = environment(database_url, **more)
-    with spawned(variables, folder, "serve", "--migrate") as served:
+    with spawned(variables, folder, "serve", "--migrate", open_files=open_files) as served:
 
         def is_said() -> bool:
             assert served.process.poll() is None, served.log_path.read_text()

@@ -16,6 +16,7 @@ from fixtures.postgres import binaries_of, run_test_cluster
 from fixtures.server import JWT_SECRET
 from fixtures.transaction_pooler import transaction_pooler
 from heliograph.core.tokens.minting import mint_legacy_key
+from heliograph.limits import OPEN_FILES_RESERVED
 from heliograph.postgres.process_deadline import ProcessDeadline
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -200,6 +201,29 @@ def test_the_lag_grows_while_nobody_reads_and_goes_away_again(postgres_url, tmp_
         ProcessDeadline(30).require(
             lambda: served.metrics()["heliograph_replication_lag_seconds"] == 0, "no lag again"
         )
+
+
+@pytest.mark.security
+def test_a_flood_of_sockets_leaves_files_for_the_database(postgres_url, tmp_path):
+    async def flood(served):
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(200 - OPEN_FILES_RESERVED):
+                await stack.enter_async_context(websockets.connect(served.websocket_url + ANON_KEY))
+            for _ in range(30):
+                with pytest.raises(websockets.InvalidStatus) as refused:
+                    await websockets.connect(served.websocket_url + ANON_KEY)
+                assert refused.value.response.status_code == 429
+            assert (await asyncio.to_thread(served.ready))[0] == 200
+
+    with serving(postgres_url, tmp_path, open_files=200) as served:
+        assert "too_few_open_files" in served.log_path.read_text()
+        asyncio.run(flood(served))
+        with psycopg.connect(postgres_url, autocommit=True) as sql:
+            sql.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()"
+            )
+        ProcessDeadline(30).require(lambda: served.ready()[0] == 200, "the server to be ready")
 
 
 def _signal_all(postmaster_pid, number):
