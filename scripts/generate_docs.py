@@ -238,7 +238,7 @@ def metrics_page() -> str:
     ]
     metrics = Metrics()
     labels = {
-        metric.describe()[0].name: metric._labelnames  # noqa: SLF001 - the library has no getter
+        next(iter(metric.describe())).name: metric._labelnames  # noqa: SLF001 - there is no getter
         for metric in vars(metrics).values()
         if isinstance(metric, MetricWrapperBase)
     }
@@ -248,7 +248,7 @@ def metrics_page() -> str:
     ]
     for family in sorted(families, key=lambda family: family.name):
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        own = labels.get(family.name) or getattr(family, "_labelnames", ())
+        own = labels.get(family.name) or getattr(family, "_labelnames", None) or ()
         told = ", ".join(f"`{label}`" for label in own)
         lines.append(f"| `{name}` | {family.type} | {told} | {_cell(family.documentation)} |")
     return "\n".join(lines) + "\n"
