@@ -14,6 +14,7 @@ secrets file is complete or absent.
 
 import fcntl
 import os
+import pwd
 import secrets
 from pathlib import Path
 from typing import Final
@@ -99,6 +100,25 @@ class DataFolder:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         return cls(path, descriptor)
+
+    def require_same_user(self) -> None:
+        """Refuse, as root, the folder of an ordinary user before anything in it is changed.
+
+        The files would become root's, and that user could not start its own cluster any more.
+
+        Raises:
+            ConfigurationError: If another user than root made folder and cluster.
+        """
+        owner = self.path.stat().st_uid
+        if os.geteuid() != 0 or owner == 0 or not self.cluster_dir.exists():
+            return
+        # Root's own cluster may be run by another account; then the folder around it is root's.
+        if self.cluster_dir.stat().st_uid == owner:
+            message = (
+                f"data folder {self.path} was made by user {_user_name(owner)}; run Heliograph as"
+                " that user, or choose another folder"
+            )
+            raise ConfigurationError(message)
 
     @property
     def cluster_dir(self) -> Path:
@@ -189,3 +209,10 @@ class DataFolder:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+
+
+def _user_name(user_id: int) -> str:
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return str(user_id)

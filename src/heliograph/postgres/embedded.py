@@ -217,6 +217,7 @@ class EmbeddedPostgres:
 
     def _open(self) -> None:
         self._folder = folder = DataFolder.open(self._options.data_dir)
+        folder.require_same_user()
         secrets = folder.load_secrets()
         account = self._options.account or choose_account()
         binaries = self._binaries(folder, account)

@@ -127,3 +127,20 @@ def test_a_log_that_is_too_large_is_put_aside(folder):
     folder.rotate_log()
     assert not folder.log_path.exists()
     assert folder.log_path.with_name("postgres.log.1").exists()
+
+
+def test_root_leaves_an_ordinary_users_folder_alone(tmp_path, monkeypatch):
+    folder = DataFolder.open(tmp_path / "data")
+    folder.require_same_user()
+    folder.cluster_dir.mkdir()
+    if os.geteuid() == 0:
+        folder.require_same_user()
+        for path in (folder.path, folder.cluster_dir):
+            os.chown(path, 65_533, 65_533)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(ConfigurationError, match=r"was made by user .+; run Heliograph as that"):
+        folder.require_same_user()
+    if folder.path.stat().st_uid == 65_533:
+        os.chown(folder.path, 0, 0)
+        folder.require_same_user()
+    folder.close()
