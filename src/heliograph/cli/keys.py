@@ -19,7 +19,7 @@ from heliograph.cli.terminal import Terminal
 from heliograph.config import Secret, Settings
 from heliograph.core.tokens.minting import mint_legacy_key, mint_token
 from heliograph.errors import ConfigurationError
-from heliograph.postgres.data_folder import FolderSecrets
+from heliograph.postgres.data_folder import read_folder_secrets
 
 #: Ten years, as long as the legacy keys of Supabase projects live.
 _TTL_S_MAX: Final = 315_576_000
@@ -106,7 +106,7 @@ def known_keys(settings: Settings, data_dir: Path) -> dict[str, str]:
     Raises:
         ConfigurationError: If there is none at all, or the folder's secrets are damaged.
     """
-    folder = _read_folder(data_dir)
+    folder = read_folder_secrets(data_dir)
     made = folder.for_development(None) if folder is not None else None
     jwt_secret = settings.jwt_secret or (made.jwt_secret if made is not None else None)
     found: dict[str, Secret | None] = {
@@ -172,17 +172,3 @@ def _parse_claims(text: str | None) -> Mapping[str, object]:
     except msgspec.MsgspecError as error:
         message = "--claims must be a JSON object"
         raise typer.BadParameter(message) from error
-
-
-def _read_folder(data_dir: Path) -> FolderSecrets | None:
-    path = data_dir / "secrets.json"
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=FolderSecrets)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        message = f"{path} can not be read: {error.strerror}"
-        raise ConfigurationError(message) from error
-    except msgspec.MsgspecError as error:
-        message = f"{path} is damaged"
-        raise ConfigurationError(message) from error

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-import msgspec
-
 from heliograph import limits
 from heliograph.config import Secret, Settings
 from heliograph.core.tokens.minting import mint_token
 from heliograph.errors import AuthorizationError, ConfigurationError
 from heliograph.ports.clock import Clock
-from heliograph.postgres.data_folder import FolderSecrets
+from heliograph.postgres.data_folder import read_folder_secrets
 from heliograph.postgres.sql_session import open_sql_session
 
 _USERS: Final = """
@@ -112,7 +110,7 @@ def read_secrets(settings: Settings, data_dir: Path) -> TailSecrets:
     Raises:
         ConfigurationError: If the data folder's secrets file is damaged or not ours to read.
     """
-    folder = _read_folder(data_dir)
+    folder = read_folder_secrets(data_dir)
     jwt_secret, database_url = settings.jwt_secret, settings.database_url
     api_key = settings.publishable_key or settings.anon_key
     service_key = settings.service_role_key or settings.secret_key
@@ -207,17 +205,3 @@ def _as_uuid(person: str) -> str | None:
         return str(uuid.UUID(person))
     except ValueError:
         return None
-
-
-def _read_folder(data_dir: Path) -> FolderSecrets | None:
-    path = data_dir / "secrets.json"
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=FolderSecrets)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        message = f"{path} can not be read: {error.strerror}"
-        raise ConfigurationError(message) from error
-    except msgspec.MsgspecError as error:
-        message = f"{path} is damaged"
-        raise ConfigurationError(message) from error

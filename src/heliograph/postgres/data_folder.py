@@ -211,6 +211,25 @@ class DataFolder:
         unfinished.replace(path)
 
 
+def read_folder_secrets(path: Path) -> FolderSecrets | None:
+    """Return the secrets of a data folder that somebody else may be using; None if there are none.
+
+    Raises:
+        ConfigurationError: If the file can not be read, or is damaged.
+    """
+    secrets_path = path / _SECRETS_NAME
+    try:
+        return msgspec.json.decode(secrets_path.read_bytes(), type=FolderSecrets)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        message = f"{secrets_path} can not be read: {error.strerror}"
+        raise ConfigurationError(message) from error
+    except msgspec.MsgspecError as error:
+        message = f"{secrets_path} is damaged"
+        raise ConfigurationError(message) from error
+
+
 def _user_name(user_id: int) -> str:
     try:
         return pwd.getpwuid(user_id).pw_name
