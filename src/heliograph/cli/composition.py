@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random  # noqa: TID251 - the generators for jitter are made here
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,22 +42,33 @@ _log = structlog.get_logger("heliograph.server")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartsOptions:
+    """How a server's parts are made, beyond its settings.
+
+    Attributes:
+        may_migrate: Whether pending migrations are run at the start.
+        allows_local_origins: Whether pages of this machine may connect.
+        spill_folder: Where transactions too large for memory wait; None: the temporary folder.
+    """
+
+    may_migrate: bool
+    allows_local_origins: bool
+    spill_folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
     """How a server is run, beyond its settings.
 
     Attributes:
         listen: Where.
-        may_migrate: Whether pending migrations are run at the start.
-        allows_local_origins: Whether pages of this machine may connect.
-        spill_folder: Where transactions too large for memory wait; None: the temporary folder.
+        parts: How its parts are made.
         on_ready: Called once, when clients may connect and changes flow.
         stop: Asks the server to stop.
     """
 
     listen: ListenSettings
-    may_migrate: bool
-    allows_local_origins: bool
-    spill_folder: Path | None
+    parts: PartsOptions
     on_ready: Callable[[BoundAddress], None]
     stop: StopRequest
 
@@ -67,6 +78,28 @@ async def run_server(settings: Settings, options: ServerOptions) -> int | None:
 
     Returns:
         The signal that asked, or None.
+
+    Raises:
+        ConfigurationError: If settings or database must be changed first.
+        UnavailableError: If the database does not answer at the start.
+    """
+    async with running_parts(settings, options.parts) as parts:
+        with calm_garbage_collector(parts.clock, parts.metrics.gc_pause_seconds.observe):
+            return await serve(
+                parts,
+                options.listen,
+                on_ready=options.on_ready,
+                stop=options.stop,
+                handle_signals=False,
+            )
+
+
+@contextlib.asynccontextmanager
+async def running_parts(settings: Settings, options: PartsOptions) -> AsyncGenerator[ServerParts]:
+    """Connect to the database, read it, and lend what a server or an application is made of.
+
+    Where the reader ends by an error that no repetition can help, the block is cancelled and the
+    error raised.
 
     Raises:
         ConfigurationError: If settings or database must be changed first.
@@ -89,23 +122,13 @@ async def run_server(settings: Settings, options: ServerOptions) -> int | None:
         register_delivery(metrics, delivery, ring=delivery_options.ring, clock=clock)
         watch = DatabaseWatch(admin, source, slot_name=settings.slot, clock=clock)
         watch.register(metrics)
-        parts = _server_parts(settings, options, foundation, delivery, _readiness(source, watch))
-        stack.enter_context(calm_garbage_collector(clock, metrics.gc_pause_seconds.observe))
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(source.run(delivery.inbox), name="reader")
-            reading.add_done_callback(lambda _task: options.stop.request())
             watching = group.create_task(watch.run(), name="watch database")
             await _wait_streaming(source, reading)
-            signal_number = await serve(
-                parts,
-                options.listen,
-                on_ready=options.on_ready,
-                stop=options.stop,
-                handle_signals=False,
-            )
+            yield _server_parts(settings, options, foundation, delivery, _readiness(source, watch))
             reading.cancel()
             watching.cancel()
-        return signal_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +167,7 @@ def _delivery_options(
 
 def _server_parts(
     settings: Settings,
-    options: ServerOptions,
+    options: PartsOptions,
     foundation: _Foundation,
     delivery: Delivery,
     readiness: tuple[ReadinessPart, ...],
@@ -176,7 +199,7 @@ def _make_judge(settings: Settings, prepared: PreparedDatabase) -> Judge:
 
 
 def _make_source(
-    settings: Settings, options: ServerOptions, prepared: PreparedDatabase, clock: SystemClock
+    settings: Settings, options: PartsOptions, prepared: PreparedDatabase, clock: SystemClock
 ) -> ChangeSource:
     reader = ReaderOptions(
         database_url=settings.url_for_replication(),
@@ -233,6 +256,3 @@ def _outbound_limits(settings: Settings) -> OutboundLimits:
         bytes_max=bounds.outbound_bytes_max,
         write_deadline_s=bounds.write_deadline_s,
     )
-
-
-__all__ = ["Delivery", "ServerOptions", "run_server"]

@@ -19,7 +19,7 @@ import uvloop
 
 from heliograph.apps.optics.demo import ALLOW_WITHOUT_RLS, DemoReport, load_demo
 from heliograph.apps.optics.simulator import ShopSimulator
-from heliograph.cli.composition import ServerOptions, run_server
+from heliograph.cli.composition import PartsOptions, ServerOptions, run_server
 from heliograph.cli.stop_request import run_until_stopped
 from heliograph.cli.terminal import Terminal
 from heliograph.config import Bounds, Settings, unknown_variables
@@ -108,9 +108,9 @@ async def _run(command: DevCommand, environ: Mapping[str, str], stop: StopReques
 
         options = ServerOptions(
             listen=command.listen,
-            may_migrate=report is None,
-            allows_local_origins=settings.allowed_origins is None,
-            spill_folder=None,
+            parts=PartsOptions(
+                may_migrate=report is None, allows_local_origins=settings.allowed_origins is None
+            ),
             on_ready=ready,
             stop=stop,
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from heliograph.cli.composition import ServerOptions, run_server
+from heliograph.cli.composition import PartsOptions, ServerOptions, run_server
 from heliograph.cli.stop_request import run_until_stopped
 from heliograph.cli.terminal import Terminal
 from heliograph.config import Bounds, Settings, unknown_variables
@@ -51,9 +51,7 @@ def serve_command(
                 host=settings.host if host is None else host,
                 port=settings.port if port is None else port,
             ),
-            may_migrate=migrates,
-            allows_local_origins=False,
-            spill_folder=None,
+            parts=PartsOptions(may_migrate=migrates, allows_local_origins=False),
             on_ready=ready,
             stop=stop,
         )
