@@ -5,10 +5,11 @@ import { createClient } from "@supabase/supabase-js";
 const [url, anonKey, token, vsn, filter] = process.argv.slice(2);
 const say = (what) => process.stdout.write(JSON.stringify(what) + "\n");
 const client = createClient(url, anonKey, {
-  auth: { persistSession: false, autoRefreshToken: false },
+  // Not `setAuth(token)`: after the join the client asks this callback again and uses its answer.
+  accessToken: async () => token,
   realtime: { vsn },
 });
-await client.realtime.setAuth(token);
+await client.realtime.setAuth();
 const entry = { event: "*", schema: "public", table: "notes", ...(filter ? { filter } : {}) };
 const channel = client
   .channel("notes")

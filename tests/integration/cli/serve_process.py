@@ -121,11 +121,18 @@ def spawned(
 
 @contextlib.contextmanager
 def serving(
-    database_url: str, folder: Path, *, open_files: int | None = None, **more: str
+    database_url: str,
+    folder: Path,
+    *,
+    port: int | None = None,
+    open_files: int | None = None,
+    **more: str,
 ) -> Iterator[Served]:
     """Run `serve --migrate` on a database until the block ends."""
     variables = environment(database_url, **more)
-    with spawned(variables, folder, "serve", "--migrate", open_files=open_files) as served:
+    with spawned(
+        variables, folder, "serve", "--migrate", port=port, open_files=open_files
+    ) as served:
 
         def is_said() -> bool:
             assert served.process.poll() is None, served.log_path.read_text()
