@@ -185,6 +185,7 @@ def _assemble(
             dependencies=foundation.dependencies,
             judge=options.judge,
             rules=options.serving,
+            delete_visibility=options.visibility.delete_visibility,
         )
     )
     preparation.wildcards = subscriptions

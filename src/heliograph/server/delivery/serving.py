@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from heliograph.core.matching.table_description import TableDescription, TableKind
 from heliograph.core.matching.table_rights import TableRights
+from heliograph.core.matching.visibility import DeleteVisibility
 from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.postgres.judge_login import SERVICE_ROLE
 from heliograph.server.delivery.tables import TableEntry
@@ -72,6 +73,25 @@ def _why_not_shown(entry: TableEntry, role: str, rules: ServingRules) -> str | N
     if not (table.row_security or is_privileged or rules.allows(table)):
         return "row level security is off and the table is not in allow_without_rls"
     return None
+
+
+def note_on_deletes(table: TableDescription, visibility: DeleteVisibility) -> str | None:
+    """Return what a subscriber should know about deletes that its policies can not judge.
+
+    Without REPLICA IDENTITY FULL the WAL holds the key of a deleted row and nothing else.
+    """
+    name = f"{table.schema}.{table.name}"
+    if table.replica_identity is ReplicaIdentity.FULL:
+        return None
+    why = "its replica identity is not FULL"
+    match visibility:
+        case DeleteVisibility.AUTO:
+            return f"every subscriber is told the key of a deleted row of {name}: {why}"
+        case DeleteVisibility.STRICT:
+            return f"nobody is told of deleted rows of {name}: {why}"
+        case DeleteVisibility.COMPATIBLE:
+            # The operator has chosen Supabase's way for every table.
+            return None
 
 
 def why_not_streamable(table: TableDescription) -> str | None:

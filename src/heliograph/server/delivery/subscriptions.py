@@ -15,6 +15,7 @@ from heliograph.core.matching.binding_parameters import (
 )
 from heliograph.core.matching.filters import BoundParameters, bind_parameters
 from heliograph.core.matching.predicates import equality_key
+from heliograph.core.matching.visibility import DeleteVisibility
 from heliograph.errors import RoleUnusableError, SubscriptionRefusedError
 from heliograph.ports.change_subscriptions import ChangeBinding, ChangeOutlet, ChangeSubscription
 from heliograph.ports.identity import Identity
@@ -27,7 +28,12 @@ from heliograph.server.delivery.dispatcher import Dispatcher
 from heliograph.server.delivery.groups import BindingGroup
 from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.positions import PositionService, StreamPosition, Unsettled
-from heliograph.server.delivery.serving import ServingRules, what_may_be_told, why_withheld
+from heliograph.server.delivery.serving import (
+    ServingRules,
+    note_on_deletes,
+    what_may_be_told,
+    why_withheld,
+)
 from heliograph.server.delivery.table_registry import TableRegistry
 from heliograph.server.delivery.tables import TableEntry
 
@@ -46,6 +52,7 @@ class SubscriptionParts:
         dependencies: Follows what policies read.
         judge: Checks constants and tries the policies.
         rules: Which tables are served to whom.
+        delete_visibility: Who learns of a DELETE; joins are told what that means for them.
     """
 
     registry: TableRegistry
@@ -55,6 +62,7 @@ class SubscriptionParts:
     dependencies: Dependencies
     judge: Judge
     rules: ServingRules
+    delete_visibility: DeleteVisibility
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +145,8 @@ class ChangeSubscriptionService:
         except BaseException:
             channel.close()
             raise
+        for note in self._notes(planned, identity.role):
+            outlet.send_system(status="ok", message=note)
         return channel
 
     async def expand(self, table_oid: int) -> None:
@@ -218,6 +228,16 @@ class ChangeSubscriptionService:
         except RoleUnusableError as cause:
             message = f"Unable to subscribe to changes: role {identity.role} can not be assumed"
             raise SubscriptionRefusedError(message) from cause
+
+    def _notes(self, planned: Sequence[_Planned], role: str) -> list[str]:
+        """Say once for each table what deletes will look like, where policies decide."""
+        tables = {
+            plan.entry.description.oid: plan.entry.description
+            for plan in planned
+            if plan.bound.parameters.event in {WILDCARD, "DELETE"} and _has_policy(plan, role)
+        }
+        notes = [note_on_deletes(table, self._parts.delete_visibility) for table in tables.values()]
+        return [note for note in notes if note is not None]
 
     def _log_once(self, event: str, table_oid: int, role: str, reason: str) -> None:
         """Write each reason once: clients can join, and be refused, without end."""
