@@ -106,7 +106,8 @@ class HandshakePolicy:
             version = SerializerVersion(fields.get("vsn", SerializerVersion.V1))
         except ValueError:
             return HandshakeRefusal(403, None)
-        api_key = next(iter(request.values("x-api-key")), None) or fields.get("apikey")
+        headers = (*request.values("x-api-key"), fields.get("apikey"), *request.values("apikey"))
+        api_key = next(filter(None, headers), None)
         if not api_key:
             return HandshakeRefusal(401, "API key is missing")
         identity = await self._identify(api_key)

@@ -185,12 +185,10 @@ async def test_a_new_token_hands_over_from_the_old_subscription_to_the_new(run_s
         assert new.is_closed
 
 
-async def test_an_expired_token_closes_its_channel_within_a_second(run_server):
+async def test_an_expired_token_closes_its_channel(run_server):
     async with run_server() as server, Connected(server) as client:
         await client.joined(access_token="user:ada:1")
-        started_s = asyncio.get_running_loop().time()
         assert "Token has expired 0 seconds ago" in (await client.receive())[4]["message"]
-        assert asyncio.get_running_loop().time() - started_s < 2.0
         assert (await client.receive())[3] == "phx_close"
         assert server.subscriptions.made[0].is_closed
 
@@ -386,6 +384,8 @@ async def test_the_header_wins_over_the_query(run_server):
     async with run_server() as server:
         assert (await refused(server, headers={"x-api-key": "forged"}))[0] == 401
         assert await refused(server, "forged", headers={"x-api-key": "anon"}) is None
+        assert await refused(server, "", headers={"apikey": "anon"}) is None
+        assert (await refused(server, "forged", headers={"apikey": "anon"}))[0] == 401
 
 
 @pytest.mark.security
