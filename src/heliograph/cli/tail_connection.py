@@ -4,6 +4,7 @@ What the messages mean is `tail_conversation`'s business.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Never, Protocol
@@ -112,7 +113,9 @@ class TailConnection:
         # Only the network's own errors count as a lost connection: an OSError while a change is
         # shown (a broken pipe) is the sink's.
         socket = await self._open()
-        async with socket:
+        # Not `async with socket`: left by an error, Ctrl-C among them, it closes with 1011.
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(socket.close)
             try:
                 await self._converse(socket)
             except ConnectionClosed as error:

@@ -45,6 +45,16 @@ from heliograph.server.supervision import Supervisor
 _log = structlog.get_logger("heliograph.connection")
 _CODES = {code.number: code for code in CLOSE_CODES}
 
+#: What an end that we did not ask for is counted as. Clients may close with any code, also with one
+#: that means a fault of ours: that is a client that closed.
+_NOT_BY_US = {
+    code.number: code
+    for code in (
+        *(close_codes.NO_STATUS, close_codes.ABNORMAL, close_codes.PROTOCOL_ERROR),
+        *(close_codes.INVALID_TEXT, close_codes.MESSAGE_TOO_BIG),
+    )
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionParts:
@@ -160,7 +170,7 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        not_by_us = _CODES.get(code, close_codes.NORMAL)
+        not_by_us = _NOT_BY_US.get(code, close_codes.NORMAL)
         closed_with, reason = self._closed_with or (not_by_us, not_by_us.name)
         self._parts.metrics.closes.labels(closed_with.number, closed_with.name).inc()
         _log.info(

@@ -216,6 +216,17 @@ async def test_a_subscription_is_closed_when_its_client_is_gone(run_server):
         assert server.metric("closes_total", code="1000", reason="normal") == 1
 
 
+@pytest.mark.security
+async def test_a_client_can_not_make_its_close_look_like_ours(run_server):
+    async with run_server() as server:
+        for code in (1001, 1011, 3008, 4000):
+            async with Connected(server) as client:
+                await client.socket.close(code)
+        await wait_until(lambda: server.metric("closes_total", code="1000", reason="normal") == 4)
+        for code, reason in (("1011", "internal_error"), ("3008", "slow_consumer")):
+            assert server.metric("closes_total", code=code, reason=reason) == 0
+
+
 async def test_a_hopeless_channel_is_closed_and_its_socket_stays(run_server):
     async with run_server() as server, Connected(server) as client:
         await client.joined()
