@@ -160,10 +160,15 @@ def run_tail(options: TailOptions) -> ExitCode:
 
 async def _follow_until_stopped(options: TailOptions) -> ExitCode:
     with stop_on_signals() as stop:
-        async with asyncio.TaskGroup() as group:
-            following = group.create_task(_follow(options))
-            await stop.wait()
-            following.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                following = group.create_task(_follow(options))
+                await stop.wait()
+                following.cancel()
+        except asyncio.CancelledError:
+            # A second signal, while the connection was being closed.
+            if stop.signal is None:
+                raise
         return stop.exit_code
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -271,3 +272,17 @@ def test_a_notice_is_one_line_whatever_it_says(sink_class):
     )
     sink.show_notice("two\nlines [bold]and\x1b[2J")
     assert output.getvalue() == "-- two\\u000alines [bold]and\\u001b[2J\n"
+
+
+def test_a_second_ctrl_c_ends_a_close_that_hangs_without_a_traceback(monkeypatch):
+    async def follow(_options):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.Event().wait()
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(tail, "_follow", follow)
+    request = TailRequest("public", "orders", "*", None, ())
+    assert tail.run_tail(tail.TailOptions(request, None, None, Path(), False)) == 130
