@@ -71,7 +71,8 @@ class Served:
             with urllib.request.urlopen(f"{self.url}/ready", timeout=5) as answer:
                 return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read())
+            with error:
+                return error.code, json.loads(error.read())
 
     def metrics(self) -> dict[str, float]:
         """Read `/metrics`: samples by name with labels."""

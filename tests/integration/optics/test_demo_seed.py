@@ -212,3 +212,17 @@ async def test_the_demo_runs_on_the_oldest_postgresql(postgres_cluster_15, make_
     url = make_database(postgres_cluster_15)
     await run_migrations(url)
     assert (await load(url)).is_new
+
+
+def test_an_order_moves_to_another_branch_with_its_items(demo_url):
+    first, second = (f"11000000-0000-4000-8000-00000000100{number}" for number in (1, 2))
+    with psycopg.connect(demo_url) as connection:
+        moved = connection.execute(
+            "update orders set branch_id = %s where branch_id = %s returning id", (first, second)
+        ).fetchall()
+        assert moved
+        branches = connection.execute(
+            "select distinct branch_id::text from order_items where order_id = any(%s)",
+            ([row[0] for row in moved],),
+        ).fetchall()
+    assert branches == [(first,)]

@@ -180,7 +180,8 @@ create table public.order_items (
     unit_price bigint not null check (unit_price >= 0),
     unique (order_id, product_id),
     foreign key (organization_id, branch_id, order_id)
-        references public.orders (organization_id, branch_id, id) on delete cascade,
+        references public.orders (organization_id, branch_id, id)
+        on update cascade on delete cascade,
     foreign key (organization_id, product_id) references public.products (organization_id, id)
 );
 create index order_items_product on public.order_items (product_id);
