@@ -77,6 +77,12 @@ OVERSIZE_SEGMENT_WAIT_S: Final = 2.0
 #: long. Those that have no room by then read the rest of it for themselves, at their own pace.
 OVERSIZE_WAIT_S: Final = 10.0
 
+#: Seconds that one segment waits for an audience that still judges it, and that all segments of one
+#: transaction together do. Everybody else waits as long; an audience that needs longer is told
+#: `resync` instead of the rest.
+OVERSIZE_LANE_WAIT_S: Final = 5.0
+OVERSIZE_LANES_WAIT_S: Final = 120.0
+
 #: Oversize transactions kept on disk for connections that still read them, and for how many
 #: seconds. More, or later: the oldest one is removed, and who still reads it is told `resync`.
 OVERSIZE_KEPT_MAX: Final = 8

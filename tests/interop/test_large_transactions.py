@@ -138,3 +138,33 @@ async def test_a_reader_that_stops_reading_loses_nothing_when_it_goes_on(server)
         assert server.metrics()["heliograph_catch_ups_total"] >= 1
         await slow.socket.close()
         await reading
+
+
+async def test_an_audience_with_slow_policies_does_not_hold_up_the_others(server):
+    server.sql(
+        "create table slow (id int primary key)",
+        # 4 ms a row for one user: in time for one statement, too long for a segment.
+        "create function slowly() returns bool language plpgsql stable as $$ begin"
+        " if auth.jwt() ->> 'sub' = 'slow' then perform pg_sleep(0.004); end if;"
+        " return true; end $$",
+        "alter table slow enable row level security",
+        "create policy p on slow for select to authenticated using (slowly() and id is not null)",
+        "alter publication supabase_realtime add table slow",
+    )
+    async with connected(server) as client:
+        await client.join("slow", server.token("slow"), table("slow"))
+        await client.join("quick", server.token("quick"), table("slow"))
+        server.sql("insert into slow select generate_series(1, 5000)")
+        server.sql("insert into slow values (-1)")
+        await client.until(lambda: len(client.changes("quick")) >= 5_001, 60)
+        assert len(client.changes("slow")) < 5_000
+        await client.until(lambda: ids(client, "slow")[-1:] == [-1], 60)
+        assert ids(client, "quick") == [*range(1, 5_001), -1]
+        errors = [s["message"] for s in client.systems("slow") if s["status"] == "error"]
+        assert errors == ["resync: transaction_too_slow"]
+        seen = ids(client, "slow")[:-1]
+        assert seen == list(range(1, len(seen) + 1))
+
+
+def ids(client, topic):
+    return [change["record"]["id"] for change in client.changes(topic)]

@@ -326,11 +326,21 @@ class Dispatcher:
         """Wait until that one is dispatched."""
         await self.large.wait_finished()
 
-    async def wait_idle(self) -> None:
-        """Wait until no lane has work left; each piece of work has its own deadline."""
-        for lane in tuple(self.lanes.values()):
-            if not lane.is_idle():
-                await self._drained(lane)
+    async def wait_idle(self, timeout_s: float) -> None:
+        """Wait until no lane has work left, or the time is over."""
+        drained = [self._drained(lane) for lane in self.lanes.values() if not lane.is_idle()]
+        if drained:
+            await asyncio.wait(drained, timeout=max(0.0, timeout_s))
+
+    def leave_behind(self, transaction: Transaction) -> None:
+        """Tell lanes that still have work ``resync`` instead of the rest of a transaction."""
+        busy = [lane for lane in self.lanes.values() if not lane.is_idle() and lane.behind is None]
+        oids = {relation.oid for relation in transaction.relations} if busy else set[int]()
+        for lane in busy:
+            groups = [g for g in lane.groups.values() if g.entry.description.oid in oids]
+            if groups and lane.skip(transaction.commit_lsn):
+                for group in groups:
+                    _tell_again(lane, group, "transaction_too_slow", transaction, None)
 
     def _drained(self, lane: Lane) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

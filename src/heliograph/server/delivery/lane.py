@@ -85,6 +85,7 @@ class Lane:
         self._is_running = False
         self._history = 0
         self._last_pushed: Lsn | None = None
+        self._skipped: Lsn | None = None
         self._drained: list[Callable[[], None]] = []
         self._begin_catch_up = partial(services.start_catch_up, self)
 
@@ -121,7 +122,7 @@ class Lane:
 
     def push(self, item: LaneItem) -> None:
         """Take work; delivers at once when nobody has to be asked and nothing waits."""
-        if self.behind is not None and item.only is None:
+        if item.only is None and (self.behind is not None or item.commit_lsn == self._skipped):
             return
         if not (self._is_running or self._services.must_look or item.needs_judge()):
             self._deliver_unasked(item)
@@ -139,6 +140,11 @@ class Lane:
         self._pending_bytes += item.size_bytes()
         self._last_pushed = item.commit_lsn
         self._start()
+
+    def skip(self, commit_lsn: Lsn) -> bool:
+        """Take nothing more of a transaction; false if that was said before."""
+        is_new, self._skipped = self._skipped != commit_lsn, commit_lsn
+        return is_new
 
     def tell_in_order(self, mark: LaneMark) -> None:
         """Have something told behind everything that waits, and before what comes later."""

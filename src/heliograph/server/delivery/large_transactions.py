@@ -1,8 +1,9 @@
 """Transactions with many rows: dispatched segment by segment, and kept for whoever is slower.
 
-All who are in step share one pass over the rows. Each segment waits until it is judged, and a
-bounded time for connections without room. A connection that has none by then lags, like any other:
-once the pass is over it reads the rest from the place where it stopped, at its own pace.
+All who are in step share one pass over the rows. Each segment waits until it is judged, and for
+connections without room, both a bounded time. A connection that has none by then lags, like any
+other: once the pass is over it reads the rest from the place where it stopped, at its own pace. An
+audience whose policies take longer is told ``resync`` instead of the rest: nobody else waits.
 """
 
 import asyncio
@@ -52,8 +53,12 @@ class SegmentReceiver(Protocol):
         """Return the channels of the tables of a transaction."""
         ...
 
-    async def wait_idle(self) -> None:
-        """Wait until no lane has work left."""
+    async def wait_idle(self, timeout_s: float) -> None:
+        """Wait until no lane has work left, or the time is over."""
+        ...
+
+    def leave_behind(self, transaction: Transaction) -> None:
+        """Tell lanes that still have work ``resync`` instead of the rest of a transaction."""
         ...
 
 
@@ -87,13 +92,13 @@ class LargeTransactions:
         own = self.place = Place(mark.commit_lsn, -1)
         patience = _Patience(self._clock)
         try:
-            await self._receiver.wait_idle()
+            await self._wait_lanes(mark, patience)
             for segment in large.segments(self._receiver.key_places(mark)):
                 if self.place is not own:  # another history began
                     return
                 self._receiver.dispatch_changes(mark, segment)
                 await asyncio.sleep(0)
-                await self._receiver.wait_idle()
+                await self._wait_lanes(mark, patience)
                 await patience.wait_room(self._receiver.concerned_channels(mark))
                 if segment and self.place is own:
                     own = self.place = Place(mark.commit_lsn, segment[-1].sequence)
@@ -101,6 +106,13 @@ class LargeTransactions:
             _log.warning("oversize_transaction_not_delivered", error=error.code)
             for relation in mark.relations:
                 self._receiver.resync_table(relation.oid, "transaction_too_large", mark)
+
+    async def _wait_lanes(self, mark: Transaction, patience: "_Patience") -> None:
+        """Wait until the lanes have judged what they were given, within bounds."""
+        began_s = self._clock.monotonic_s()
+        await self._receiver.wait_idle(min(patience.lanes_left_s, limits.OVERSIZE_LANE_WAIT_S))
+        patience.lanes_left_s -= self._clock.monotonic_s() - began_s
+        self._receiver.leave_behind(mark)
 
     def finish(self) -> None:
         """Let those who lag read the transaction that `dispatch` was about: it is dispatched."""
@@ -155,10 +167,11 @@ class LargeTransactions:
 
 
 class _Patience:
-    """How long the segments of one transaction wait for connections without room."""
+    """How long the segments of one transaction wait: for lanes, and for connections."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.lanes_left_s = limits.OVERSIZE_LANES_WAIT_S
         self._left_s = limits.OVERSIZE_WAIT_S
         self._given_up: set[SubscribedChannel] = set()
 

@@ -313,6 +313,20 @@ async def test_a_lagging_channel_that_is_told_resync_is_live_and_gets_nothing_ol
     assert outlet.told == ["error resync: truncated", "30"]
 
 
+async def test_a_lane_that_is_too_slow_for_a_transaction_takes_nothing_more_of_it():
+    services, group = Services(), Group(judged=True)
+    _, outlet = subscribed(services, group)
+    services.gate.clear()
+    services.push(item(group, 10))
+    assert services.lane.skip(Lsn(10))
+    assert not services.lane.skip(Lsn(10))
+    services.push(item(group, 10))
+    services.push(item(group, 20))
+    services.gate.set()
+    await services.settle()
+    assert outlet.told == ["10", "20"]
+
+
 async def test_one_task_at_a_time_catches_up_for_a_channel():
     services, group = Services(), Group(judged=False)
     channel, outlet = subscribed(services, group)

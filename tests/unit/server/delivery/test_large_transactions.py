@@ -58,6 +58,7 @@ class Receiver:
     def __init__(self):
         self.told = []
         self.lagging = []
+        self.left_behind = 0
         self.on_idle = lambda: None
 
     def key_places(self, _mark):
@@ -75,8 +76,11 @@ class Receiver:
     def concerned_channels(self, _mark):
         return []
 
-    async def wait_idle(self):
+    async def wait_idle(self, _timeout_s):
         self.on_idle()
+
+    def leave_behind(self, _mark):
+        self.left_behind += 1
 
 
 async def test_all_segments_are_dispatched_and_the_rows_given_back():
