@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 _SOURCES = Path(__file__).with_name("native")
+#: What tells a receiver that it is subscribed.
+ANSWER = "Subscribed to PostgreSQL"
 _CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -49,7 +51,10 @@ def masked(text):
 
 
 def handshake(server):
-    path = f"/realtime/v1/websocket?vsn=2.0.0&apikey={server.anon_key}"
+    return _handshake(f"/realtime/v1/websocket?vsn=2.0.0&apikey={server.anon_key}")
+
+
+def _handshake(path):
     return (
         f"GET {path} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -79,7 +84,11 @@ class Program:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         self._process.stdout.close()
-        self._process.wait(10)
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(5)
 
 
 @contextlib.contextmanager
@@ -89,7 +98,7 @@ def subscribers(programs, server, count, join):
     Path(folder, "handshake").write_bytes(handshake(server))
     Path(folder, "join").write_bytes(masked(join))
     port = server.url.rsplit(":", 1)[1]
-    texts = (folder / "handshake", folder / "join", "Subscribed to PostgreSQL")
+    texts = (folder / "handshake", folder / "join", ANSWER)
     program = Program(programs["subscribers"], port, count, *texts)
     try:
         program.line()
@@ -110,8 +119,24 @@ def least_cpu_s(programs, *, count, frames, per_s, writes):
     """Return the processor time of the C writer for the same bytes to as many sockets."""
     path = programs["epoll_writer"].with_name("frames")
     path.write_bytes(frames)
-    writer = Program(programs["epoll_writer"], count, path, per_s, writes)
-    reader = Program(programs["subscribers"], writer.line(), count)
+    return _writer_cpu_s(programs, [programs["epoll_writer"]], (count, path, per_s, writes))
+
+
+def bare_cpu_s(programs, kind, *, count, frame, per_s, writes):
+    """Return the same for a server that does nothing else (`_bare_server.py`)."""
+    folder = programs["subscribers"].parent
+    (folder / "frames").write_bytes(frame)
+    (folder / "handshake").write_bytes(_handshake("/"))
+    (folder / "join").write_bytes(masked("hello"))
+    command = [sys.executable, Path(__file__).with_name("_bare_server.py"), kind]
+    texts = (folder / "handshake", folder / "join", ANSWER)
+    load = (count, folder / "frames", per_s, writes)
+    return _writer_cpu_s(programs, command, load, texts)
+
+
+def _writer_cpu_s(programs, command, load, texts=()):
+    writer = Program(*command, *load)
+    reader = Program(programs["subscribers"], writer.line(), load[0], *texts)
     try:
         reader.line()
         writer.line()

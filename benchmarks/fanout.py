@@ -11,7 +11,8 @@ The total holds what an event costs once (decoding, matching, encoding), so a ru
 stands beside it, and the slope between it and the run with many: the marginal cost of one more
 client. A second part commits many rows at once: as many frames leave in one write, and the C
 program writes them in one write as well. A third runs the other adapter (plain ASGI under uvicorn
-with `websockets`) for `docs/decisions/0003-websocket-server.md`.
+with `websockets`), and for `docs/decisions/0003-websocket-server.md` a fourth runs the libraries
+below both adapters with nothing of ours above them (`_bare_server.py`).
 """
 
 import statistics
@@ -26,7 +27,15 @@ from websockets.sync.client import connect
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from _native import compile_programs, cpu_s, join_text, least_cpu_s, received, subscribers
+from _native import (
+    bare_cpu_s,
+    compile_programs,
+    cpu_s,
+    join_text,
+    least_cpu_s,
+    received,
+    subscribers,
+)
 from _results import machine, write_results
 
 from fixtures.postgres import binaries_of, run_test_cluster
@@ -105,6 +114,17 @@ def server_cpu_s(programs, server, writer, load, frame):
         return cpu_s(server.process.pid) - before_s
 
 
+def measure_bare(programs, kind, frame, load):
+    """Run a bare server in turns with the C program."""
+    pairs = []
+    pace = {"count": load.clients, "per_s": load.per_s, "writes": load.events}
+    for _ in range(ROUNDS):
+        bare_s = bare_cpu_s(programs, kind, frame=frame, **pace)
+        least_s = least_cpu_s(programs, frames=frame, **pace)
+        pairs.append((us_per_frame(bare_s, load), us_per_frame(least_s, load)))
+    return summary(pairs)
+
+
 def us_per_frame(cpu_used_s, load):
     return cpu_used_s / (load.clients * load.rows * load.events) * 1e6
 
@@ -125,7 +145,7 @@ def measure(programs, server, loads):
                     writes=load.events,
                 )
                 found[load].append((us_per_frame(ours_s, load), us_per_frame(least_s, load)))
-    return found, len(frame)
+    return found, frame
 
 
 def summary(pairs):
@@ -165,15 +185,20 @@ def main():
         run_test_cluster(binaries_of(POSTGRES)) as cluster,
     ):
         programs = compile_programs(folder)
-        found, frame_bytes = run(programs, cluster, [ONE_CLIENT, SINGLE, BURST])
+        found, frame = run(programs, cluster, [ONE_CLIENT, SINGLE, BURST])
         asgi, _ = run(programs, cluster, [SLOWER], program=[*VARIANT, "asgi"])
+        bare = {
+            "bare_picows": measure_bare(programs, "picows", frame, SINGLE),
+            "bare_uvicorn_websockets": measure_bare(programs, "asgi", frame, SLOWER),
+        }
     results = {
         "goal_ratio": GOAL,
-        "frame_bytes": frame_bytes,
+        "frame_bytes": len(frame),
         "one_frame_per_write": summary(found[SINGLE]),
         "slope": slope(found[ONE_CLIENT], found[SINGLE]),
         "sixteen_frames_per_write": summary(found[BURST]),
         "asgi_adapter": summary(asgi[SLOWER]),
+        **bare,
         "machine": about,
     }
     single, burst = results["one_frame_per_write"], results["sixteen_frames_per_write"]
@@ -183,6 +208,8 @@ def main():
     print(f"{BURST.rows} rows at once / C, one write:      {burst['ratio']}")
     print(f"{BURST.rows} rows at once / C, a write each:   {alone:.2f}")
     print(f"plain ASGI adapter / C:         {results['asgi_adapter']['ratio']}")
+    print(f"picows with nothing above / C:  {results['bare_picows']['ratio']}")
+    print(f"uvicorn, websockets, the same:  {results['bare_uvicorn_websockets']['ratio']}")
     for name, value in results.items():
         print(f"{name}: {value}")
     write_results("fanout", results)
