@@ -125,6 +125,12 @@ RING_TRANSACTION_OVERHEAD_BYTES: Final = 400
 #: Age in seconds of the oldest transaction kept.
 RING_AGE_S_MAX: Final = 600.0
 
+#: Transactions, and bytes of them, that may wait while one before them is prepared or delivered in
+#: segments; above that the reader pauses. A judgement waits for the stream, so that a pause longer
+#: than a few seconds makes `resync` of what is judged meanwhile; larger: more memory.
+INBOX_TRANSACTIONS_MAX: Final = 100_000
+INBOX_BYTES_MAX: Final = 64 * 1024 * 1024
+
 # --- Judgement -----------------------------------------------------------------------------
 
 #: Row versions judged by one SQL statement. Measured: 1.5-3 µs per (row, claims) at 100 against

@@ -109,6 +109,26 @@ async def test_a_stalled_reader_of_a_large_transaction_holds_nobody_up(server, r
         await reading
 
 
+async def test_a_large_transaction_is_judged_while_many_small_ones_follow(server):
+    """Each judgement waits for the stream, which must not pause until the rows are delivered."""
+    server.sql(SCHEMA, "create table chat (id int primary key)")
+    server.sql("alter publication supabase_realtime add table chat")
+    async with connected(server) as bob:
+        await bob.join("b", server.token(BOB), table("bulk"))
+        await bob.join("c", server.service_role_key, table("chat"))
+        await asyncio.to_thread(
+            server.sql,
+            "insert into bulk select n, case when n % 100 = 0 then"
+            f" '{BOB}'::uuid end, repeat('x', 400) from generate_series(1, 60000) n",
+            "do $$ begin for n in 1..15000 loop insert into chat values (n); commit; end loop;"
+            " end $$",
+        )
+        await bob.until(lambda: len(bob.changes("c")) >= 15_000, 60)
+        assert [change["record"]["id"] for change in bob.changes("c")] == [*range(1, 15_001)]
+        assert [change["record"]["id"] for change in bob.changes("b")] == [*range(100, 60_001, 100)]
+        assert len(bob.systems("b")) == len(bob.systems("c")) == 1
+
+
 def last_table(client, topic):
     changes = client.changes(topic)
     return changes[-1]["table"] if changes else None

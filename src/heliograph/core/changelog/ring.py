@@ -73,6 +73,7 @@ class Ring:
             bounds: Other bounds than those of ``limits.py``.
         """
         self._bounds = bounds or RingBounds()
+        self._age_us_max = _us(self._bounds.age_s_max)
         self._appended = 0
         self._start(floor)
 
@@ -153,10 +154,11 @@ class Ring:
     def evict(self, now_s: float) -> None:
         """Drop what is too old or too much; call it from time to time when nothing is appended."""
         bounds = self._bounds
+        oldest_us = _us(now_s) - self._age_us_max
         while len(self._commit_lsns) and (
             self._size_bytes > bounds.bytes_max
             or len(self._commit_lsns) > bounds.transactions_max
-            or _us(now_s) - self._appended_at_us[0] > _us(bounds.age_s_max)
+            or self._appended_at_us[0] < oldest_us
         ):
             self._drop_oldest()
 

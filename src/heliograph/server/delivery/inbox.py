@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import structlog
 
+from heliograph import limits
 from heliograph.core.changelog.ring import Ring
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.oversize import OversizeTransaction
@@ -23,9 +24,6 @@ from heliograph.server.delivery.rights_messages import DefinitionChange, RightsM
 from heliograph.server.delivery.rights_watch import RightsWatch
 
 _log = structlog.get_logger("heliograph.delivery")
-
-#: Transactions that may wait for a preparation before the reader pauses.
-_WAITING_MAX = 10_000
 
 #: Waiting transactions dispatched before other tasks get their turn.
 _DISPATCHED_PER_TURN = 500
@@ -79,6 +77,7 @@ class ChangeInbox:
         self._rights_messages = parts.rights_messages
         self._clock = parts.clock
         self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -120,6 +119,8 @@ class ChangeInbox:
             if waiting.large is not None:
                 waiting.large.close()
         self._waiting.clear()
+        self._waiting_bytes = 0
+        self._room.set()
         self._kept_up_to = start_lsn
 
     def source_lost(self, reason: str) -> None:
@@ -158,7 +159,10 @@ class ChangeInbox:
 
     def has_room(self) -> bool:
         """Tell whether the reader may go on."""
-        return len(self._waiting) < _WAITING_MAX
+        return (
+            len(self._waiting) < limits.INBOX_TRANSACTIONS_MAX
+            and self._waiting_bytes < limits.INBOX_BYTES_MAX
+        )
 
     async def wait_room(self) -> None:
         """Wait until it may."""
@@ -166,7 +170,7 @@ class ChangeInbox:
 
     @property
     def waiting(self) -> int:
-        """Transactions that wait for a preparation."""
+        """Transactions that wait: for a preparation, or for a large one before them."""
         return len(self._waiting)
 
     async def run(self) -> None:
@@ -180,9 +184,8 @@ class ChangeInbox:
                 dispatched += 1
                 if dispatched % _DISPATCHED_PER_TURN == 0:
                     await asyncio.sleep(0)
-                if len(self._waiting) <= _WAITING_MAX // 2:
+                if self.has_room():
                     self._room.set()
-            self._room.set()
 
     async def _work_off(self, waiting: _Waiting) -> None:
         """Prepare and dispatch the first one of those that wait."""
@@ -196,14 +199,16 @@ class ChangeInbox:
         if self._is_first(waiting):  # otherwise another history began
             self._dispatcher.dispatch(waiting.transaction)
             self._waiting.popleft()
+            self._waiting_bytes -= waiting.transaction.size_bytes
 
     def _is_first(self, waiting: _Waiting) -> bool:
         return bool(self._waiting) and self._waiting[0] is waiting
 
     def _put(self, waiting: _Waiting) -> None:
         self._waiting.append(waiting)
+        self._waiting_bytes += waiting.transaction.size_bytes
         self._filled.set()
-        if len(self._waiting) >= _WAITING_MAX:
+        if not self.has_room():
             self._room.clear()
 
     def _keep(self, transaction: Transaction) -> DefinitionChange | None:
