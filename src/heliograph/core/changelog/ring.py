@@ -287,7 +287,9 @@ def _us(seconds: float) -> int:
 _DROPPED: Final[_Packed] = (0, 0, 0, 0, 0, 0, b"", b"")
 
 
-def _table_oids(transaction: Transaction) -> set[int]:
+def _table_oids(transaction: Transaction) -> Collection[int]:
+    if len(transaction.relations) == 1 and not transaction.truncated:
+        return (transaction.relations[0].oid,)
     oids = {relation.oid for relation in transaction.relations}
     oids.update(relation.oid for relation in transaction.truncated)
     return oids
