@@ -25,6 +25,8 @@ BOB = "00000000-0000-0000-0000-00000000000b"
 
 # `shown` says whether bob may see a row. `hidden` is a column that he may not SELECT.
 SCHEMA = """
+drop table if exists notes, notices, marks;
+drop function if exists may_see;
 create function may_see(shown bool) returns bool language sql stable set search_path = ''
   return shown;
 create table notes (id int primary key, shown bool, body text, hidden text);
@@ -102,9 +104,12 @@ async def written_until_seen(sql, client, name, body, first_id=1_000):
     raise AssertionError("nothing of what the new rights show has arrived")
 
 
-@pytest.mark.parametrize("change", CHANGES)
-async def test_rights_granted_after_a_commit_reveal_nothing_of_it(any_server, change):
-    server = any_server
+async def test_rights_granted_after_a_commit_reveal_nothing_of_it(any_server):
+    for change in CHANGES:
+        await grant_after_commit(any_server, change)
+
+
+async def grant_after_commit(server, change):
     server.sql(SCHEMA)
     name, statement = CHANGES[change]
     hides_column = name == "notices" or "column" in change
@@ -123,8 +128,77 @@ async def test_rights_granted_after_a_commit_reveal_nothing_of_it(any_server, ch
             if hides_column and name == "notes":
                 await sql.execute("alter policy p on notes using (true)")
             await written_until_seen(sql, bob, name, "x" if hides_column else "NEWER")
-            assert "OLDER" not in json.dumps(bob.frames)
+            assert "OLDER" not in json.dumps(bob.frames), change
             # What could be shown of it was shown, or the channel knows that something is missing.
             assert any(
                 said["message"] == "resync: rights_changed" for said in bob.systems(name)
-            ) or any(change["record"]["id"] == 2 for change in bob.changes(name))
+            ) or any(told["record"]["id"] == 2 for told in bob.changes(name)), change
+
+
+# Rights that change in the transaction that writes the row, and what the row must not show.
+TOGETHER = {
+    "policy opens": ("notes", "alter policy p on notes using (true)", False, None),
+    "policy closes": ("notes", "alter policy p on notes using (false)", True, "FORBIDDEN"),
+    "function closes": (
+        "notes",
+        "create or replace function may_see(shown bool) returns bool stable return false",
+        True,
+        "FORBIDDEN",
+    ),
+    "column opens": ("notices", "grant select (hidden) on notices to authenticated", True, None),
+    "column closes": (
+        "notices",
+        "revoke select (body) on notices from authenticated",
+        True,
+        "FORBIDDEN",
+    ),
+}
+
+
+async def test_rights_count_for_the_rows_of_their_own_transaction_in_either_order(any_server):
+    for change in TOGETHER:
+        for rights_first in (True, False):
+            await change_together(any_server, change, rights_first=rights_first)
+
+
+async def change_together(server, change, *, rights_first):
+    name, rights, shown, forbidden = TOGETHER[change]
+    steps = [rights, f"insert into {name} values (2, {shown}, 'FORBIDDEN', 'OPENED')"]
+    server.sql(SCHEMA, "create table marks (id int primary key, shown bool)")
+    server.sql(
+        "alter table marks enable row level security",
+        "create policy p on marks for select to authenticated using (true)",
+        "alter publication supabase_realtime add table marks",
+    )
+    async with (
+        connected(server) as bob,
+        await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql,
+    ):
+        await bob.join(name, server.token(BOB), table(name), table("marks"))
+        await sql.execute(f"insert into {name} values (1, true, 'first', 'x')")
+        await bob.until(lambda: bob.changes(name))
+        async with sql.transaction():
+            for statement in steps if rights_first else reversed(steps):
+                await sql.execute(statement)
+        await marked(sql, bob, name)
+        told = [c["record"] for c in bob.changes(name) if c["table"] == name][1:]
+        assert forbidden is None or forbidden not in json.dumps(told), change
+        if told:
+            assert [record["id"] for record in told] == [2], change
+            assert ("OPENED" in json.dumps(told)) is (change == "column opens"), change
+        elif "closes" not in change or name == "notices":
+            assert any(said["message"] == "resync: rights_changed" for said in bob.systems(name)), (
+                change
+            )
+
+
+async def marked(sql, client, topic):
+    """Write rows that anybody may see until one of them arrives."""
+    for number in range(400):
+        await sql.execute("insert into marks values (%s)", (number,))
+        with contextlib.suppress(TimeoutError):
+            await client.until(
+                lambda: any(change["table"] == "marks" for change in client.changes(topic)), 0.05
+            )
+            return
+    raise AssertionError("no mark has arrived")

@@ -1,11 +1,15 @@
 """Event triggers tell of changed rights, in commit order, and never break anybody's DDL."""
 
 import json
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
+from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.transaction import LogicalMessage
 from heliograph.postgres.migrate import migrate
+from heliograph.server.delivery.rights_messages import RightsMessages
 
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
 
@@ -262,3 +266,21 @@ async def test_damage_to_our_schema_does_not_break_the_applications_ddl(
         await connection.execute("create table t (id int primary key)")
         await connection.execute("create policy p on t using (true)")
         await connection.execute("drop table t")
+
+
+async def test_following_a_table_is_told_from_publishing_it(any_url, connect, make_stream):
+    async with connect(any_url) as connection:
+        stream = await make_stream(connection)
+        await connection.execute("create table members (id int primary key)")
+        await stream.read()
+        for publication, is_harmless in (
+            ("heliograph_dependencies", True),
+            ("supabase_realtime", False),
+        ):
+            await connection.execute(f"alter publication {publication} add table members")
+            (message,) = await stream.messages()
+            content = f"s {json.dumps(message)}".encode()
+            carrying = SimpleNamespace(
+                messages=(LogicalMessage(True, Lsn(1), "heliograph.rights", content),)
+            )
+            assert (RightsMessages(b"s").read(carrying) is None) is is_harmless

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from heliograph.core.replication.transaction import LogicalMessage, Transaction
+from heliograph.postgres.dependency_publication import DEPENDENCY_PUBLICATION
 
 PREFIX: Final = "heliograph.rights"
 
@@ -20,9 +21,20 @@ PREFIX: Final = "heliograph.rights"
 _HARMLESS: Final = frozenset({"index", "sequence", "table constraint"})
 
 
+#: How a message names a table of the server's own publication: following it changes no rights.
+_FOLLOWED: Final = f" in publication {DEPENDENCY_PUBLICATION}"
+
+
 class _Object(msgspec.Struct):
     kind: str = msgspec.field(name="class", default="")
+    identity: str | None = None
     relation: int | None = None
+
+    def is_harmless(self) -> bool:
+        """Tell whether its change leaves what anybody may see as it was."""
+        if self.kind == "publication relation":
+            return (self.identity or "").endswith(_FOLLOWED)
+        return self.kind in _HARMLESS
 
 
 class _Content(msgspec.Struct):
@@ -79,7 +91,7 @@ class RightsMessages:
         except msgspec.DecodeError:
             # Genuine but not understood (written by another version): the widest reading.
             return DefinitionChange(is_general=True)
-        concerned = [part for part in content.objects if part.kind not in _HARMLESS]
+        concerned = [part for part in content.objects if not part.is_harmless()]
         if content.complete and not concerned:
             return None
         tables = frozenset(part.relation for part in concerned if part.relation is not None)

@@ -56,3 +56,14 @@ def test_several_messages_add_up():
     first = b's {"complete":true,"objects":[{"class":"table","relation":1}]}'
     second = b's {"complete":true,"objects":[{"class":"table","relation":2},{"class":"type"}]}'
     assert messages.read(Carrying(first, second)) == DefinitionChange(frozenset({1, 2}), True)
+
+
+def test_following_a_table_concerns_nobody_and_publishing_one_does():
+    messages = RightsMessages(b"s")
+    content = (
+        b's {"complete":true,"objects":[{"class":"publication relation","relation":7,'
+        b'"identity":"public.members in publication %s"}]}'
+    )
+    assert messages.read(Carrying(content % b"heliograph_dependencies")) is None
+    published = messages.read(Carrying(content % b"supabase_realtime"))
+    assert published == DefinitionChange(frozenset({7}))

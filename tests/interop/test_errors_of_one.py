@@ -1,0 +1,90 @@
+"""Law 4: what goes wrong for one subscriber changes nothing for another."""
+
+import asyncio
+import contextlib
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from raw_client import RawClient, table
+
+pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
+
+BOB = "00000000-0000-0000-0000-00000000000b"
+ROWS = 300
+
+# The claim `trouble` says what goes wrong while judging for its bearer.
+SCHEMA = """
+create function trouble(divisor int) returns bool language plpgsql volatile as $$ begin
+  case auth.jwt() ->> 'trouble'
+    when 'raise' then raise exception 'no';
+    when 'divide' then return 10 / divisor > 0;
+    when 'several rows' then return (select true from generate_series(1, 2));
+    when 'write' then insert into public.numbers values (-1, 0, null);
+    when 'become' then perform set_config('role', 'service_role', true);
+    when 'endless' then perform pg_sleep(60);
+    when 'lost' then raise exception 'as if the connection broke' using errcode = '08006';
+    when 'cancel' then perform pg_terminate_backend(pg_backend_pid());
+    else return true;
+  end case;
+  return true;
+end $$;
+create table numbers (id int primary key, divisor int, owner uuid);
+alter table numbers enable row level security;
+create policy p on numbers for select to authenticated
+  using (trouble(divisor) and owner = '00000000-0000-0000-0000-00000000000b');
+alter table numbers replica identity full;
+alter publication supabase_realtime add table numbers;
+"""
+
+TROUBLES = ["raise", "divide", "several rows", "write", "become", "endless", "lost", "cancel"]
+
+
+@contextlib.asynccontextmanager
+async def connected(server):
+    client = await RawClient.connect(server)
+    reading = asyncio.create_task(client.read())
+    try:
+        yield client
+    finally:
+        await client.socket.close()
+        await reading
+
+
+async def test_every_error_stays_with_the_subscriber_who_causes_it(server):
+    server.sql(SCHEMA)
+    async with (
+        connected(server) as client,
+        connected(server) as troubled,
+        await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql,
+    ):
+        await client.join("good", server.token(BOB), table("numbers"))
+        for trouble in TROUBLES:
+            token = server.token(BOB, trouble=trouble)
+            await troubled.join(trouble, token, table("numbers"))
+        # The policy does not ask who this is.
+        await troubled.join("no uuid", server.token("nobody"), table("numbers"))
+        for number in range(ROWS):
+            owner = BOB if number % 3 else None
+            await sql.execute(
+                "insert into numbers values (%s, %s, %s)", (number, number % 5, owner)
+            )
+        await client.until(lambda: len(client.changes("good")) >= ROWS * 2 // 3, 60)
+        seen = [change["record"]["id"] for change in client.changes("good")]
+        assert seen == [number for number in range(ROWS) if number % 3]
+        assert [said["status"] for said in client.systems("good")] == ["ok"]
+        # Rows that raise for one subscriber are denied to it; the others arrive.
+        divided = [number for number in range(ROWS) if number % 3 and number % 5]
+        await troubled.until(lambda: len(troubled.changes("divide")) >= len(divided), 60)
+        assert [c["record"]["id"] for c in troubled.changes("divide")] == divided
+        await troubled.until(lambda: len(troubled.changes("no uuid")) >= len(seen), 60)
+        for trouble in set(TROUBLES) - {"divide"}:
+            assert troubled.changes(trouble) == []
+        # What was not the row's fault is not silent.
+        for trouble in ("endless", "lost"):
+            await troubled.until(lambda topic=trouble: len(troubled.systems(topic)) > 1, 60)
+            assert troubled.systems(trouble)[1]["status"] == "error"
