@@ -172,6 +172,7 @@ async def test_nothing_that_a_client_says_is_ever_sql_text(attacked):
             assert await answer(client, "end", token(), table("notes")) == (
                 "Subscribed to PostgreSQL"
             )
+            await sql.execute("delete from notes")
             await sql.execute("insert into notes values (1, null, 'b', 1.5, '{}', 1)")
             await sql.execute("insert into notes values (2, %s, 'end', 1.5, '{}', 1)", (BOB,))
             await client.until(lambda: client.changes("end"))
@@ -338,3 +339,31 @@ async def test_the_judging_password_is_never_in_postgresqls_log(attacked):
     password = settings.judge_password
     assert password is not None
     assert password.reveal() not in log_path.read_text()
+
+
+#: Takes PostgreSQL much longer than JUDGEMENT_TIMEOUT_S on a text of `SLOW_TEXT`.
+SLOW_FILTER = r"body=match.^(.+)(.+)\1\2\1x$"
+SLOW_TEXT = "ab" * 4_000 + "cx"
+
+
+@pytest.mark.parametrize("is_same_person", [False, True])
+async def test_a_filter_that_takes_forever_costs_its_own_channel_only(attacked, is_same_person):
+    served, url, _ = attacked
+    hostile_token = token(nonce=1)
+    other_token = hostile_token if is_same_person else token(nonce=2)
+    async with connected(served) as hostile, connected(served) as other:
+        filtered = table("notes", filter=SLOW_FILTER)
+        assert "Subscribed" in await answer(hostile, "slow", hostile_token, filtered)
+        assert "Subscribed" in await answer(other, "own", other_token, table("notes"))
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as sql:
+            for _ in range(3):
+                await sql.execute(
+                    "insert into notes select coalesce(max(id), 0) + 1, %s, %s, 1, '{}', 1"
+                    " from notes",
+                    (BOB, SLOW_TEXT),
+                )
+        await hostile.until(lambda: len(hostile.systems("slow")) > 1, 60)
+        await other.until(lambda: len(other.changes("own")) == 3)
+        assert "judgement" in hostile.systems("slow")[1]["message"]
+        assert hostile.changes("slow") == []
+        assert len(other.systems("own")) == 1

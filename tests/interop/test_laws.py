@@ -180,6 +180,7 @@ async def test_a_revoked_column_is_missing_from_the_next_change(server):
     async with connected(server) as bob, await writer(server) as sql:
         await bob.join("c", server.token(BOB), table("notes"))
         await sql.execute("insert into notes values (1, 1, null, true, 'seen')")
+        # Revoked between its commit and its judgement, it would rightly be a resync.
         await bob.until(lambda: bob.changes("c"))
         await sql.execute("revoke select on notes from authenticated")
         await sql.execute("grant select (id, org, owner, is_public) on notes to authenticated")

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from heliograph.core.changelog.ring import Ring
+from heliograph.core.matching.filter_parser import FilterTerm
 from heliograph.core.matching.subscription_index import SubscriptionIndex
 from heliograph.core.matching.visibility import LeaveEvents
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
@@ -83,18 +84,25 @@ class Dispatcher:
         self._last_dispatched = ZERO_LSN
         self.large = LargeTransactions(self, parts.clock)
 
-    def lane(self, role: str, claims_json: str) -> Lane:
-        """Return the lane of an audience, made when it is new."""
-        key = (role, claims_json)
+    def lane(self, role: str, claims_json: str, judged: frozenset[FilterTerm]) -> Lane:
+        """Return the lane of an audience, made when it is new.
+
+        Args:
+            role: Database role.
+            claims_json: Its claims.
+            judged: The filter terms that PostgreSQL judges. They may take it long, and all
+                anonymous clients have the same claims: who filters so waits for nobody but himself.
+        """
+        key = (role, claims_json, judged)
         found = self.lanes.get(key)
         if found is None:
-            found = self.lanes[key] = Lane(role, claims_json, self)
+            found = self.lanes[key] = Lane(role, claims_json, self, judged=judged)
         return found
 
     def drop_lane(self, lane: Lane) -> None:
         """Forget a lane that has no groups left."""
         if not lane.groups:
-            self.lanes.pop((lane.role, lane.claims_json), None)
+            self.lanes.pop(lane.audience, None)
 
     def waiting_changes(self) -> int:
         """Return how many changes wait in all lanes."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from heliograph.core.matching.binding_parameters import BindingParameters
+from heliograph.core.matching.filter_parser import FilterTerm
 from heliograph.core.matching.filters import BoundTerm
 from heliograph.core.matching.predicates import CompiledFilter, compile_filter
 from heliograph.core.matching.visibility import Verdict
@@ -17,8 +18,8 @@ from heliograph.server.delivery.channel import SubscribedChannel
 from heliograph.server.delivery.serving import ServingRules, why_withheld
 from heliograph.server.delivery.tables import TableEntry
 
-#: Role and claims: what a lane is for.
-Audience = tuple[str, str]
+#: Role, claims, and the filter terms that PostgreSQL judges: what a lane is for.
+Audience = tuple[str, str, frozenset[FilterTerm]]
 
 
 class Match(NamedTuple):
@@ -48,7 +49,7 @@ class BindingGroup:
     """One question of one audience about one table.
 
     Attributes:
-        audience: Role and claims; names the lane.
+        audience: Role, claims, and the terms that PostgreSQL judges; names the lane.
         entry: The table; replaced when the catalog changes (`adopt`).
         parameters: The validated binding.
         terms: Its filter, bound to the table's columns.

@@ -1,4 +1,4 @@
-"""A lane: the ordered work of one audience (role and claims).
+"""A lane: the ordered work of one audience (role, claims, and the filters PostgreSQL judges).
 
 Every channel belongs to one audience, so order within a lane is order within each channel, and a
 slow judgement holds up nobody else. Work waits in the lane up to a bound; above it the lane stops
@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from heliograph import limits
+from heliograph.core.matching.filter_parser import FilterTerm
 from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import JudgementUnavailableError, RoleUnusableError, UnavailableError
@@ -65,15 +66,24 @@ class Lane:
     Attributes:
         role: Database role.
         claims_json: The claims.
+        audience: Both, and the filter terms that PostgreSQL judges for every channel here.
         channels: How many bindings of each channel are filed under this lane.
         behind: Last transaction accepted before the lane overflowed; None while it is live.
         timeouts_in_a_row: Judgements that timed out since the last that did not.
     """
 
-    def __init__(self, role: str, claims_json: str, services: LaneServices) -> None:
+    def __init__(
+        self,
+        role: str,
+        claims_json: str,
+        services: LaneServices,
+        *,
+        judged: frozenset[FilterTerm] = frozenset(),
+    ) -> None:
         """Make an empty lane."""
         self.role = role
         self.claims_json = claims_json
+        self.audience = (role, claims_json, judged)
         self.groups: dict[tuple[object, ...], BindingGroup] = {}
         self.behind: Lsn | None = None
         self.timeouts_in_a_row = 0

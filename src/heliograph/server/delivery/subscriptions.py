@@ -13,6 +13,7 @@ from heliograph.core.matching.binding_parameters import (
     parse_binding_parameters,
     raised_by_check,
 )
+from heliograph.core.matching.filter_parser import FilterTerm
 from heliograph.core.matching.filters import BoundParameters, bind_parameters
 from heliograph.core.matching.predicates import equality_key
 from heliograph.core.matching.visibility import DeleteVisibility
@@ -302,7 +303,10 @@ class ChangeSubscriptionService:
     def _add_groups(
         self, channel: SubscribedChannel, planned: Sequence[_Planned], identity: Identity
     ) -> Lane:
-        lane = self._parts.dispatcher.lane(identity.role, identity.claims_json)
+        # A channel has one lane for its life: order within it is order within the lane.
+        lane = self._lane_of(channel) or self._parts.dispatcher.lane(
+            identity.role, identity.claims_json, _judged_terms(planned)
+        )
         for plan in planned:
             group = self._group(lane, plan)
             ids = group.channels.get(channel, ())
@@ -321,9 +325,7 @@ class ChangeSubscriptionService:
         group = lane.groups.get(key)
         if group is None:
             equality = equality_key(plan.bound.terms, entry.description)
-            group = BindingGroup(
-                (lane.role, lane.claims_json), entry, parameters, plan.bound.terms, equality
-            )
+            group = BindingGroup(lane.audience, entry, parameters, plan.bound.terms, equality)
             group.adopt(entry, self._parts.rules)
             lane.groups[key] = group
             self._parts.dispatcher.index.add(oid, group, equality)
@@ -342,6 +344,20 @@ class ChangeSubscriptionService:
             oid = group.entry.description.oid
             self._parts.dispatcher.index.remove(oid, group, group.equality)
             self._parts.dispatcher.drop_lane(lane)
+
+
+def _judged_terms(planned: Collection[_Planned]) -> frozenset[FilterTerm]:
+    """Return the filter terms that PostgreSQL must judge."""
+    return frozenset(
+        [
+            filter_term
+            for plan in planned
+            for filter_term, term in zip(
+                plan.bound.parameters.filter_terms, plan.bound.terms, strict=True
+            )
+            if not term.is_decided_in_python
+        ]
+    )
 
 
 def _has_policy(plan: _Planned, role: str) -> bool:

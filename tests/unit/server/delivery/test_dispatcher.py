@@ -63,7 +63,7 @@ class Group:
     entry = None
 
     def __init__(self, dispatcher, name, *, raises=False):
-        self.audience = (name, "{}")
+        self.audience = (name, "{}", frozenset())
         self.raises = raises
         self.outlet = Outlet()
         channel = SubscribedChannel(
