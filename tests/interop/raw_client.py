@@ -44,6 +44,10 @@ class RawClient:
         wanted = ("system", f"realtime:{topic}")
         return [frame[4] for frame in self.frames if (frame[3], frame[2]) == wanted]
 
+    def errors(self, topic):
+        """Return the texts of the errors told, ``resync`` among them."""
+        return [said["message"] for said in self.systems(topic) if said["status"] == "error"]
+
     def changes(self, topic):
         wanted = ("postgres_changes", f"realtime:{topic}")
         return [frame[4]["data"] for frame in self.frames if (frame[3], frame[2]) == wanted]

@@ -159,9 +159,10 @@ async def test_supabase_js_has_many_channels_with_odd_names_and_many_bindings(se
         await js.until(lambda: all(js.systems(name) for name in names))
         assert all(set(js.systems(name)) == {SUBSCRIBED} for name in names)
         number = await writer.insert()
-        await js.until(lambda: all(js.seen(name) for name in names))
         # All, INSERT only, and the one whose filter is this id; not DELETE, not id > 100.
-        assert {0, 2, 5 + number} <= js.places("bindings", number) <= {0, 1, 2, 5 + number}
+        await js.until(lambda: {0, 2, 5 + number} <= js.places("bindings", number))
+        await js.until(lambda: all(js.seen(name) for name in names))
+        assert js.places("bindings", number) <= {0, 1, 2, 5 + number}
         await js.do("everything")
         await js.until(lambda: any(one.get("removed") == ["ok"] * len(names) for one in js.told))
 
