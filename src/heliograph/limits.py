@@ -169,7 +169,9 @@ LANE_ITEM_CHANGES_MAX: Final = 1_000
 #: Bytes of row changes that may wait for one audience before it reads from the ring.
 LANE_PENDING_BYTES_MAX: Final = 8 * 1024 * 1024
 
-#: Seconds of age after which the cached description of a table is compared with the catalog.
+#: Seconds between two looks at what decides rights while no judgement looks. Larger: what is made
+#: and dropped again within it may stay unnoticed, and without event triggers the first change after
+#: changed rights more often becomes `resync`; smaller: more queries on an idle database.
 CATALOG_CHECK_INTERVAL_S: Final = 2.0
 
 #: Bytes of one `data` object above which values longer than 64 bytes are left out and the change

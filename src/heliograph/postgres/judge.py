@@ -198,6 +198,9 @@ class Judge:
             JudgementUnavailableError: If no answer could be had now.
             RoleUnusableError: If the role can not be assumed.
         """
+        if role in self._stand_ins and any(batch.statement.has_policy for batch in batches):
+            message = f"role {role} passed row level security when the server started; restart it"
+            raise RoleUnusableError(message)
         ask = _Asked(role, claims_json, batches, rights)
         async with self._connection(role) as connection:
             try:

@@ -25,12 +25,14 @@ class JudgementStatement:
         parameters: The parameters before the last: constants of the filters.
         reads_tables: Whether the policies may read other relations, so that those must be asked
             for after the judgement.
+        has_policy: Whether policies are asked, and not only filters.
     """
 
     table_oid: int
     query: sql.Composed
     parameters: tuple[str | list[str], ...]
     reads_tables: bool
+    has_policy: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +91,16 @@ def build_statement(
     source = sql.SQL("unnest(%s::text[]::{}[]) as {}").format(
         identifier(schema, name), identifier(name)
     )
-    shows = CatalogText(policy or "true")
+    shows, has_policy = CatalogText(policy or "true"), policy is not None
     if not columns:
         query = sql.SQL("select ({}) from {}").format(shows, source)
-        return JudgementStatement(oid, query, (), reads_tables)
+        return JudgementStatement(oid, query, (), reads_tables, has_policy)
     # `offset 0` keeps the sub-select whole: the policies run once per row, before any filter.
     query = sql.SQL(
         "select heliograph_policy.shows, {} from {}"
         " cross join lateral (select ({}) as shows offset 0) as heliograph_policy"
     ).format(sql.SQL(", ").join(columns), source, shows)
-    return JudgementStatement(oid, query, tuple(parameters), reads_tables)
+    return JudgementStatement(oid, query, tuple(parameters), reads_tables, has_policy)
 
 
 async def is_usable(connection: AsyncConnection, statement: JudgementStatement) -> str | None:

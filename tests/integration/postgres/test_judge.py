@@ -169,6 +169,19 @@ async def test_a_role_that_can_not_be_assumed_is_no_error_of_a_row(database):
         await judged(url, [asking(oid, "true", [(1, 1)])], role="nobody_at_all")
 
 
+async def test_nobody_stands_in_for_a_role_once_policies_apply_to_it(database):
+    url, oid = database
+    judge = Judge(url, connections_max=1, stand_ins={"service_role": "authenticated"})
+    await judge.open()
+    try:
+        with pytest.raises(RoleUnusableError, match="restart"):
+            await judge.judge("service_role", CLAIMS, [asking(oid, "true", [(1, 1)])], RIGHTS)
+        judgement = await judge.judge("service_role", CLAIMS, [asking(oid, None, [(1, 1)])], RIGHTS)
+        assert judgement.answers == (((True,),),)
+    finally:
+        await judge.close()
+
+
 async def test_a_judgement_is_closed_by_a_snapshot_behind_its_answers(database):
     url, oid = database
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
