@@ -4,8 +4,9 @@ Absent is unknown, never NULL (`visibility.md` §3): a value that the WAL did no
 `Unknown`, and a predicate over it denies.
 """
 
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from heliograph.core.replication.relation import Relation
 
@@ -34,9 +35,8 @@ class ChangeKind(Enum):
     DELETE = "DELETE"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RowChange:
-    """The effect of one transaction on one row.
+class RowChange(msgspec.Struct, frozen=True, eq=False):
+    """The effect of one transaction on one row; compared by identity.
 
     Several versions of one key within a transaction are folded: only what a SELECT could have
     seen before it and after its COMMIT remains (insert + delete of the same key: nothing).
