@@ -70,3 +70,11 @@ def test_every_metric_is_described_with_its_labels(generator: ModuleType) -> Non
         "| `heliograph_commit_to_write_seconds` | histogram |  |",
     ):
         assert row in page
+
+
+def test_every_page_is_listed() -> None:
+    docs = ROOT / "docs"
+    overview = (docs / "README.md").read_text(encoding="utf-8")
+    pages = [page.relative_to(docs).as_posix() for page in docs.glob("[!d]*/*.md")]
+    assert len(pages) > 10
+    assert [page for page in pages if f"({page})" not in overview] == []
