@@ -22,17 +22,15 @@ from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, Subscr
 from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.judging import Judging, Question, VisibilityRules
 from heliograph.server.delivery.lane import Lane
-from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem, LaneMark
+from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem
 from heliograph.server.delivery.large_transactions import LargeTransactions, is_large
+from heliograph.server.delivery.ring_reading import RingReading, tell_resync
 from heliograph.server.delivery.table_registry import TableRegistry
 from heliograph.server.metrics import Metrics
 from heliograph.server.supervision import Supervisor
 
 if TYPE_CHECKING:
     from heliograph.server.delivery.groups import Audience, BindingGroup, Match
-
-#: Transactions that an overflown lane takes from the ring at once.
-_REFILL_TRANSACTIONS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +59,9 @@ class DispatcherParts:
 
 
 class Dispatcher:
-    """Implements `lane.LaneServices` and `catch_up.RingReader`; belongs to the event loop.
+    """Implements `lane.LaneServices`; belongs to the event loop.
 
     Attributes:
-        ring: The change log.
         index: Which groups a change may concern.
         lanes: By (role, claims).
         counters: Totals.
@@ -74,7 +71,6 @@ class Dispatcher:
 
     def __init__(self, parts: DispatcherParts) -> None:
         """Start without any lane."""
-        self.ring = parts.ring
         self.index: SubscriptionIndex[BindingGroup] = SubscriptionIndex()
         self.lanes: dict[Audience, Lane] = {}
         self.counters = parts.counters
@@ -83,6 +79,7 @@ class Dispatcher:
         self._leave_events = parts.rules.leave_events is LeaveEvents.DELETE
         self._last_dispatched = ZERO_LSN
         self.large = LargeTransactions(self, parts.clock)
+        self._reading = RingReading(parts.ring, self, leave_events=self._leave_events)
 
     def lane(self, role: str, claims_json: str, judged: frozenset[FilterTerm]) -> Lane:
         """Return the lane of an audience, made when it is new.
@@ -200,12 +197,12 @@ class Dispatcher:
 
     def key_places(self, transaction: Transaction) -> dict[int, tuple[int, ...] | None]:
         """Adopt the relations of a transaction; who subscribed to one that disagrees is told."""
-        places, disagreeing = self._adopted(transaction)
+        places, disagreeing = self.adopted(transaction)
         for oid in disagreeing:
             self.resync_table(oid, "relation_disagrees", transaction)
         return places
 
-    def _adopted(
+    def adopted(
         self, transaction: Transaction
     ) -> tuple[dict[int, tuple[int, ...] | None], list[int]]:
         """Return where the keys stand, and the tables whose relation is not the catalog's."""
@@ -229,8 +226,7 @@ class Dispatcher:
         for group in self.index.groups(table_oid):
             lane = self.lanes[group.audience]
             if lane.behind is None:
-                tell = partial(_resync_owed, group, reason, transaction)
-                lane.tell_in_order(LaneMark(transaction.commit_lsn, tell))
+                tell_resync(lane, group, reason, transaction, None)
 
     def resync_tables(self, transaction: Transaction, reason: str) -> None:
         """Tell every channel of every table of a transaction."""
@@ -248,76 +244,6 @@ class Dispatcher:
         for channel in channels:
             channel.resync(reason)
 
-    def item_for(
-        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None
-    ) -> LaneItem | None:
-        """Match one transaction from the ring against one lane, or one of its channels."""
-        if channel is not None and not channel.is_owed(transaction.xid, transaction.commit_lsn):
-            return None
-        tables, places = self._places_for(lane, transaction, channel)
-        changes = transaction.decode({oid: key for oid, key in places.items() if oid in tables})
-        return self._item(lane, transaction, channel, changes)
-
-    def items_for(
-        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel, after_sequence: int
-    ) -> Iterator[LaneItem | None]:
-        """Do the same for one channel step by step, from a place in the transaction on.
-
-        Raises:
-            LimitExceededError: If the rows of an oversize transaction can not be had any more.
-            StorageError: As above.
-            RemoteProtocolError: As above.
-        """
-        if not is_large(transaction):
-            item = self.item_for(lane, transaction, channel)
-            if item is not None:
-                item.matches = [m for m in item.matches if m.change.sequence > after_sequence]
-            yield item
-            return
-        if not channel.is_owed(transaction.xid, transaction.commit_lsn):
-            return
-        _, places = self._places_for(lane, transaction, channel)
-        segments = self.large.segments(transaction, places, after_sequence=after_sequence)
-        for changes in segments:
-            yield self._item(lane, transaction, channel, changes)
-
-    def _places_for(
-        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None
-    ) -> tuple[set[int], dict[int, tuple[int, ...] | None]]:
-        """Return the tables that a lane or channel reads, and where the keys of all tables are."""
-        tables = {
-            group.entry.description.oid
-            for group in lane.groups.values()
-            if channel is None or channel in group.channels
-        }
-        places, disagreeing = self._adopted(transaction)
-        for group in lane.groups.values():
-            is_reader = channel is None or channel in group.channels
-            if is_reader and group.entry.description.oid in disagreeing:
-                _tell_again(lane, group, "relation_disagrees", transaction, channel)
-        return tables, places
-
-    def _item(
-        self,
-        lane: Lane,
-        transaction: Transaction,
-        channel: SubscribedChannel | None,
-        changes: Sequence[RowChange],
-    ) -> LaneItem | None:
-        """Match some changes against one lane, or one of its channels."""
-        groups = [
-            group for group in lane.groups.values() if channel is None or channel in group.channels
-        ]
-        matches: list[Match] = []
-        for change in changes:
-            for group in groups:
-                if group.entry.description.oid != change.relation.oid:
-                    continue
-                match = group.match(change, leave_events=self._leave_events)
-                if match is not None:
-                    matches.append(match)
-        return LaneItem(DispatchedTransaction(transaction), matches, channel) if matches else None
-
     def channels(self) -> Iterator[SubscribedChannel]:
         """Yield every channel; one with several groups comes more than once."""
         for lane in self.lanes.values():
@@ -329,14 +255,6 @@ class Dispatcher:
         for relation in transaction.relations:
             for group in self.index.groups(relation.oid):
                 yield from group.channels
-
-    def is_amid_segments(self) -> bool:
-        """Tell whether a large transaction is being dispatched."""
-        return self.large.place is not None
-
-    async def wait_dispatched(self) -> None:
-        """Wait until that one is dispatched."""
-        await self.large.wait_finished()
 
     async def wait_idle(self, timeout_s: float) -> None:
         """Wait until no lane has work left, or the time is over."""
@@ -352,7 +270,7 @@ class Dispatcher:
             groups = [g for g in lane.groups.values() if g.entry.description.oid in oids]
             if groups and lane.skip(transaction.commit_lsn):
                 for group in groups:
-                    _tell_again(lane, group, "transaction_too_slow", transaction, None)
+                    tell_resync(lane, group, "transaction_too_slow", transaction, None)
 
     def _drained(self, lane: Lane) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -390,53 +308,20 @@ class Dispatcher:
         failed = partial(_close_each, (channel,))
 
         async def work() -> None:
-            await catch_up(self, lane, channel)
+            await catch_up(self._reading, lane, channel)
             self.large.release()
 
         self._parts.supervisor.spawn(work(), name="catch_up", on_failure=failed)
 
     def refill(self, lane: Lane) -> bool:
-        """Push what an overflown lane missed; false when it is live again."""
-        if lane.behind is None:
-            return False
-        tables = {group.entry.description.oid for group in lane.groups.values()}
-        if not self.ring.covers(lane.behind):
-            lane.behind = None
-            _resync_each(_channels(lane), "fell_behind")
-            return False
-        while True:
-            after, _ = self.ring.after(lane.behind, tables, _REFILL_TRANSACTIONS)
-            # Those beyond wait to be dispatched, to this lane as well.
-            found = [kept for kept in after if kept.commit_lsn <= self._last_dispatched]
-            for transaction in found:
-                if is_large(transaction) and not lane.is_idle():
-                    return True
-                self._refill_one(lane, transaction)
-                lane.behind = transaction.commit_lsn
-            if not lane.is_idle():
-                return True
-            if len(found) < _REFILL_TRANSACTIONS:
-                lane.behind = None
-                return False
+        """Push what an overflown lane missed; see `RingReading.refill`."""
+        return self._reading.refill(lane)
 
-    def _refill_one(self, lane: Lane, transaction: Transaction) -> None:
-        if is_large(transaction):
-            self._leave_to_channels(lane, transaction)
-            return
-        item = self.item_for(lane, transaction, None)
-        if item is not None:
-            lane.append(item)
-        emptied = {relation.oid for relation in transaction.truncated}
-        for group in lane.groups.values():
-            if group.entry.description.oid in emptied:
-                _tell_again(lane, group, "truncated", transaction, None)
-
-    def _leave_to_channels(self, lane: Lane, transaction: Transaction) -> None:
-        """Have each channel of a lane that has nothing to do read on from a transaction."""
-        for channel in _channels(lane):
-            if channel.lag is None:
-                channel.lag = Place(Lsn(transaction.commit_lsn - 1), END_OF_TRANSACTION)
-                self.start_catch_up(lane, channel)
+    def item_for(
+        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel
+    ) -> LaneItem | None:
+        """Match one transaction against one channel; see `RingReading.item_for`."""
+        return self._reading.item_for(lane, transaction, channel)
 
     async def judge(self, lane: Lane, question: Question, items: Sequence[LaneItem]) -> Judgement:
         """Judge; see `AudienceJudge.judge`."""
@@ -453,40 +338,11 @@ class Dispatcher:
         return self._parts.judge.is_before_rights(table_oids, commit_lsn)
 
 
-def _channels(lane: Lane) -> set[SubscribedChannel]:
-    return {channel for group in lane.groups.values() for channel in group.channels}
-
-
 def _close_lane(lane: Lane) -> None:
-    _close_each(_channels(lane))
+    _close_each(lane.channels())
 
 
 def _close_each(channels: Iterable[SubscribedChannel]) -> None:
     for channel in channels:
         channel.outlet.close_hopeless("internal_error: changes can not be delivered")
         channel.close()
-
-
-def _resync_owed(group: "BindingGroup", reason: str, transaction: Transaction) -> None:
-    owed = (c for c in group.channels if c.is_owed(transaction.xid, transaction.commit_lsn))
-    _resync_each(tuple(owed), reason)
-
-
-def _tell_again(
-    lane: Lane,
-    group: "BindingGroup",
-    reason: str,
-    transaction: Transaction,
-    channel: SubscribedChannel | None,
-) -> None:
-    """Tell what reading the ring found: one channel now, a whole lane at its place."""
-    if channel is not None:
-        channel.resync(reason)
-    else:
-        tell = partial(_resync_owed, group, reason, transaction)
-        lane.tell_in_order(LaneMark(transaction.commit_lsn, tell))
-
-
-def _resync_each(channels: Iterable[SubscribedChannel], reason: str) -> None:
-    for channel in channels:
-        channel.resync(reason)

@@ -99,6 +99,10 @@ class Lane:
         self._drained: list[Callable[[], None]] = []
         self._begin_catch_up = partial(services.start_catch_up, self)
 
+    def channels(self) -> set[SubscribedChannel]:
+        """Return the channels of all its groups."""
+        return {channel for group in self.groups.values() for channel in group.channels}
+
     @property
     def waiting_changes(self) -> int:
         """Changes that wait for judgement or delivery."""
@@ -127,7 +131,7 @@ class Lane:
         self._pending.clear()
         self._pending_changes = self._pending_bytes = 0
         self.behind = None
-        for channel in {channel for group in self.groups.values() for channel in group.channels}:
+        for channel in self.channels():
             channel.lag = channel.owed = None
 
     def push(self, item: LaneItem) -> None:
@@ -287,14 +291,14 @@ class Lane:
             self._resync_all(items, "judgement_timeout" if error.timed_out else error.code)
 
     def _resync_all(self, items: Sequence[LaneItem], reason: str) -> None:
-        for channel in _channels(items):
+        for channel in _channels_of(items):
             channel.resync(reason)
 
     def _close_all(self, items: Sequence[LaneItem], message: str) -> None:
-        for channel in _channels(items):
+        for channel in _channels_of(items):
             channel.outlet.close_hopeless(message)
             channel.close()
 
 
-def _channels(items: Sequence[LaneItem]) -> set[SubscribedChannel]:
+def _channels_of(items: Sequence[LaneItem]) -> set[SubscribedChannel]:
     return {channel for item in items for channel in item.channels()}
