@@ -19,6 +19,7 @@ from psycopg.rows import TupleRow
 from heliograph import limits
 from heliograph.core.replication.frames import Keepalive
 from heliograph.core.replication.oversize import OversizeTransaction
+from heliograph.core.replication.stream import StreamEvent
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import ReplicationError
 from heliograph.ports.change_source import ChangeSink, SourceIdentity, SourceStatus
@@ -283,13 +284,13 @@ class _Session:
             if not handled:
                 self._heard_at_s = self._clock.monotonic_s()
             self._state.bytes_received += len(frame)
-            await self._receive(frame)
+            event = self._stream.receive_frame(frame)
+            if event is not None:
+                await self._receive(event)
         return True
 
-    async def _receive(self, frame: bytes) -> None:
-        match self._stream.receive_frame(frame):
-            case None:
-                pass
+    async def _receive(self, event: StreamEvent) -> None:
+        match event:
             case Transaction() as transaction:
                 self._sink.receive_transaction(transaction)
                 self._handed_on()

@@ -176,10 +176,10 @@ class ChangeEncoder:
         return b"".join(parts)
 
     def _time(self, time_us: int) -> bytes:
-        # The changes of one transaction have one time.
-        known_us, text = self._last_time
-        if known_us != time_us:
-            moment = _EPOCH + timedelta(microseconds=time_us)
-            text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
-            self._last_time = (time_us, text)
-        return text
+        second, microseconds = divmod(time_us, 1_000_000)
+        known_second, text = self._last_time
+        if known_second != second:
+            moment = _EPOCH + timedelta(seconds=second)
+            text = moment.isoformat(timespec="seconds").removesuffix("+00:00").encode()
+            self._last_time = (second, text)
+        return b"%s.%03dZ" % (text, microseconds // 1_000)

@@ -11,7 +11,7 @@ again from the confirmed position, and transactions at or below `last_commit_lsn
 import contextlib
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from heliograph.core.replication import pgoutput
 from heliograph.core.replication.lsn import ZERO_LSN
@@ -58,27 +58,45 @@ class AssemblerStatistics:
     messages_ignored: int = 0
 
 
-@dataclass(slots=True)
 class _Open:
     """The transaction between its Begin and its Commit."""
 
-    begin: Begin
-    is_repeated: bool
-    rows: list[bytes] = field(default_factory=list[bytes])
-    row_count: int = 0
-    row_bytes: int = 0
-    #: Version that the next row of a table follows; None if another one was described since.
-    used: dict[int, Relation | None] = field(default_factory=dict[int, Relation | None])
-    relations: list[Relation] = field(default_factory=list[Relation])
-    switches: list[tuple[int, Relation]] = field(default_factory=list[tuple[int, Relation]])
-    truncated: dict[int, Relation] = field(default_factory=dict[int, Relation])
-    cleared: dict[int, int] = field(default_factory=dict[int, int])
-    messages: list[LogicalMessage] = field(default_factory=list[LogicalMessage])
-    message_bytes: int = 0
-    messages_omitted: int = 0
-    is_oversize: bool = False
-    #: Where the rows of an oversize one are; None if the disk does not take them.
-    spill: Spill | None = None
+    __slots__ = (
+        "begin",
+        "cleared",
+        "is_oversize",
+        "is_repeated",
+        "message_bytes",
+        "messages",
+        "messages_omitted",
+        "relations",
+        "row_bytes",
+        "row_count",
+        "rows",
+        "spill",
+        "switches",
+        "truncated",
+        "used",
+    )
+
+    def __init__(self, begin: Begin, *, is_repeated: bool) -> None:
+        self.begin = begin
+        self.is_repeated = is_repeated
+        self.rows: list[bytes] = []
+        self.row_count = 0
+        self.row_bytes = 0
+        #: Version that the next row of a table follows; None if another one was described since.
+        self.used: dict[int, Relation | None] = {}
+        self.relations: list[Relation] = []
+        self.switches: list[tuple[int, Relation]] = []
+        self.truncated: dict[int, Relation] = {}
+        self.cleared: dict[int, int] = {}
+        self.messages: list[LogicalMessage] = []
+        self.message_bytes = 0
+        self.messages_omitted = 0
+        self.is_oversize = False
+        #: Where the rows of an oversize one are; None if the disk does not take them.
+        self.spill: Spill | None = None
 
 
 class Assembler:

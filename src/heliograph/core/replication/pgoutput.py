@@ -9,7 +9,7 @@ Source: https://www.postgresql.org/docs/current/protocol-logicalrep-message-form
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, overload
+from typing import Final, Literal, NamedTuple, overload
 
 from heliograph.core.replication.frames import POSTGRES_EPOCH_US
 from heliograph.core.replication.lsn import Lsn
@@ -53,8 +53,7 @@ _ORIGIN: Final = struct.Struct(">BQ")
 TupleValue = Value | bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(NamedTuple):
     """``B``: a transaction follows, up to its Commit.
 
     Attributes:
@@ -68,8 +67,7 @@ class Begin:
     xid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(NamedTuple):
     """``C``: the transaction is complete.
 
     Attributes:

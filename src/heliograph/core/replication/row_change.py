@@ -30,6 +30,9 @@ Row = tuple[Value, ...]
 class ChangeKind(Enum):
     """What happened to the row, seen over the whole transaction."""
 
+    # Members are compared by identity; `Enum` hashes their names, in Python.
+    __hash__ = object.__hash__
+
     INSERT = "INSERT"
     UPDATE = "UPDATE"
     DELETE = "DELETE"

@@ -7,7 +7,7 @@ Absent is unknown, never NULL: columns that a key-only tuple does not carry beco
 import struct
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import itemgetter
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from heliograph.core.replication.pgoutput import (
     DELETE,
@@ -204,8 +204,24 @@ def make_readers(relations: Sequence[Relation], wanted: Wanted) -> dict[int, Row
             positions = wanted[relation.oid]
             if positions is not None and relation is not last[relation.oid]:
                 positions = _same_columns(positions, last[relation.oid], relation)
-            readers[id(relation)] = RowReader(relation, positions)
+            readers[id(relation)] = _reader(relation, positions)
     return readers
+
+
+def _reader(relation: Relation, positions: tuple[int, ...] | None) -> RowReader:
+    """Return a reader, which is made once for all transactions that follow the version."""
+    key = (id(relation), positions)
+    found = _READERS.get(key)
+    if found is None:
+        if len(_READERS) >= _READERS_MAX:
+            _READERS.clear()
+        found = _READERS[key] = RowReader(relation, positions)
+    return found
+
+
+#: Readers by version and key. Each holds its version, so that the ids stay those of the versions.
+_READERS: Final[dict[tuple[int, tuple[int, ...] | None], RowReader]] = {}
+_READERS_MAX: Final = 1_000
 
 
 def _same_columns(
