@@ -3,6 +3,7 @@
 import pytest
 
 from fixtures.pgoutput import encode_delete, encode_insert, encode_update, make_relation
+from heliograph.core.replication import row_message
 from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.core.replication.row_change import ChangeKind, Unknown
 from heliograph.core.replication.row_message import (
@@ -140,3 +141,19 @@ def test_positions_speak_of_the_last_version_of_a_table():
     assert wrong[id(FULL)].key_of(("1", "a", "b")) == ("1", "a", "b")
     assert make_readers([FULL], {}) == {}
     assert make_readers([FULL], {FULL.oid: None})[id(FULL)].has_key
+
+
+def test_a_reader_is_made_once_for_a_version_and_forgotten_among_too_many(monkeypatch):
+    monkeypatch.setattr(row_message, "_READERS", {})
+    monkeypatch.setattr(row_message, "_READERS_MAX", 2)
+    versions = [make_relation(oid) for oid in (1, 2, 3)]
+
+    def reader(relation):
+        (found,) = row_message.make_readers([relation], {relation.oid: (0,)}).values()
+        return found
+
+    first = reader(versions[0])
+    assert reader(versions[0]) is first
+    assert [reader(version).relation for version in versions] == versions
+    assert len(row_message._READERS) == 1
+    assert reader(versions[0]) is not first
