@@ -254,3 +254,22 @@ async def test_a_dependency_that_was_busy_is_followed_later(server):
         await wait_until(lambda: not_followed(server) == 0, timeout_s=deadline_s)
         await sql.execute("insert into notes values (1, 1, null, true, 'seen')")
         await bob.until(lambda: bob.changes("b"))
+
+
+async def test_rows_that_swap_their_keys_are_told_each_with_its_own_values(server):
+    server.sql(
+        "create table seats (id int primary key deferrable, guest text)",
+        "alter table seats replica identity full",
+        "alter table seats enable row level security",
+        "create policy p on seats for select to authenticated using (true)",
+        "alter publication supabase_realtime add table seats",
+        "insert into seats values (1, 'ann'), (2, 'ben')",
+    )
+    async with connected(server) as bob:
+        await bob.join("s", server.token(BOB), table("seats"))
+        server.sql("update seats set id = 3 - id")
+        await bob.until(lambda: len(bob.changes("s")) == 2)
+        told = {change["record"]["id"]: change["record"]["guest"] for change in bob.changes("s")}
+        assert told == {1: "ben", 2: "ann"}
+        before = {c["old_record"]["id"]: c["old_record"]["guest"] for c in bob.changes("s")}
+        assert before == {1: "ann", 2: "ben"}

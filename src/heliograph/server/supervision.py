@@ -2,10 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
 _log = structlog.get_logger("heliograph.supervision")
+
+
+T = TypeVar("T")
 
 
 class Supervisor:
@@ -53,12 +58,14 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - the supervisor's boundary: others go on
             self.note(error, name=name, on_failure=on_failure)
 
-    def call(self, work: Callable[[], None], *, name: str, on_failure: Callable[[], None]) -> None:
+    def call(
+        self, work: Callable[[T], None], subject: T, *, name: str, on_failure: Callable[[T], None]
+    ) -> None:
         """Do ``work`` at once; like `spawn`, an unforeseen error ends it and nothing else."""
         try:
-            work()
+            work(subject)
         except Exception as error:  # noqa: BLE001 - the supervisor's boundary: others go on
-            self.note(error, name=name, on_failure=on_failure)
+            self.note(error, name=name, on_failure=partial(on_failure, subject))
 
     def note(
         self, error: Exception, *, name: str, on_failure: Callable[[], None] | None = None

@@ -48,9 +48,9 @@ class OldShown(Enum):
     ALL = "all"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Told:
-    """What one subscription is told.
+    """What one subscription is told; there are a handful of them, compared by identity.
 
     Attributes:
         kind: The event type on the wire.

@@ -1,6 +1,6 @@
 """One channel's subscription: what it still waits for and what it was told last."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from heliograph.core.replication.lsn import Lsn
@@ -137,3 +137,10 @@ class SubscribedChannel:
         if not self.is_closed:
             self._counters.resyncs[reason] += 1
             self.outlet.send_system(status="error", message=f"resync: {reason}")
+
+
+def close_failed(channels: Iterable[SubscribedChannel]) -> None:
+    """Close channels that a bug has met: what they miss can not be told."""
+    for channel in channels:
+        channel.outlet.close_hopeless("internal_error: changes can not be delivered")
+        channel.close()

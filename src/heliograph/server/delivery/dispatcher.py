@@ -1,7 +1,7 @@
 """From a transaction to the lanes it concerns; catch-up and refill for all lanes."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,7 +18,12 @@ from heliograph.ports.clock import Clock
 from heliograph.postgres.judge import Judgement
 from heliograph.server.delivery.audience_judge import AudienceJudge
 from heliograph.server.delivery.catch_up import catch_up
-from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
+from heliograph.server.delivery.channel import (
+    END_OF_TRANSACTION,
+    Place,
+    SubscribedChannel,
+    close_failed,
+)
 from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.judging import Judging, Question, VisibilityRules
 from heliograph.server.delivery.lane import Lane
@@ -144,9 +149,7 @@ class Dispatcher:
         """
         if self.is_concerned(transaction) and not is_large(transaction):
             self._parts.supervisor.call(
-                partial(self._dispatch_rows, transaction),
-                name="dispatch",
-                on_failure=partial(self.resync_tables, transaction, "internal_error"),
+                self._dispatch_rows, transaction, name="dispatch", on_failure=self._not_dispatched
             )
         for relation in transaction.truncated:
             self.resync_table(relation.oid, "truncated", transaction)
@@ -158,12 +161,15 @@ class Dispatcher:
         changes = transaction.decode(self.key_places(transaction))
         self.dispatch_changes(transaction, changes)
 
+    def _not_dispatched(self, transaction: Transaction) -> None:
+        self.resync_tables(transaction, "internal_error")
+
     async def dispatch_large(self, large: OversizeTransaction) -> None:
         """Give each lane its part of a transaction with many rows, segment by segment."""
         try:
             await self.large.dispatch(large)
         except Exception as error:  # noqa: BLE001 - as in `dispatch`: other transactions go on
-            failed = partial(self.resync_tables, large.mark, "internal_error")
+            failed = partial(self._not_dispatched, large.mark)
             self._parts.supervisor.note(error, name="dispatch", on_failure=failed)
 
     def dispatch_changes(self, transaction: Transaction, changes: Sequence[RowChange]) -> None:
@@ -182,16 +188,14 @@ class Dispatcher:
                 item.matches.append(match)
         for audience, item in items.items():
             lane = self.lanes[audience]
-            self._parts.supervisor.call(
-                partial(lane.push, item), name="lane", on_failure=partial(_close_lane, lane)
-            )
+            self._parts.supervisor.call(lane.push, item, name="lane", on_failure=lane.fail)
 
     def _match(self, group: "BindingGroup", change: RowChange) -> "Match | None":
         """Match; a bug in it ends the channels of that group only."""
         try:
             return group.match(change, leave_events=self._leave_events)
         except Exception as error:  # noqa: BLE001 - one group's bug must not stop the others
-            failed = partial(_close_each, tuple(group.channels))
+            failed = partial(close_failed, tuple(group.channels))
             self._parts.supervisor.note(error, name="match", on_failure=failed)
             return None
 
@@ -296,8 +300,7 @@ class Dispatcher:
 
     def spawn_lane(self, lane: Lane) -> None:
         """Run a lane's work in a task; a bug in it ends that lane's channels only."""
-        failed = partial(_close_lane, lane)
-        self._parts.supervisor.spawn(lane.run(), name="lane", on_failure=failed)
+        self._parts.supervisor.spawn(lane.run(), name="lane", on_failure=lane.fail)
 
     def start_catch_up(self, lane: Lane, channel: SubscribedChannel) -> None:
         """Have a lagging channel read from the ring at its own pace, once it has started."""
@@ -305,7 +308,7 @@ class Dispatcher:
             return
         self.counters.catch_ups += 1
 
-        failed = partial(_close_each, (channel,))
+        failed = partial(close_failed, (channel,))
 
         async def work() -> None:
             await catch_up(self._reading, lane, channel)
@@ -332,17 +335,3 @@ class Dispatcher:
     ) -> bool:
         """Tell whether rights may have changed; see `AudienceJudge.rights_changed`."""
         return self._parts.judge.rights_changed(judgement, transaction, table_oids)
-
-    def is_before_rights(self, table_oids: Iterable[int], commit_lsn: Lsn) -> bool:
-        """Tell whether a table's rights were read for a later position than the commit."""
-        return self._parts.judge.is_before_rights(table_oids, commit_lsn)
-
-
-def _close_lane(lane: Lane) -> None:
-    _close_each(lane.channels())
-
-
-def _close_each(channels: Iterable[SubscribedChannel]) -> None:
-    for channel in channels:
-        channel.outlet.close_hopeless("internal_error: changes can not be delivered")
-        channel.close()

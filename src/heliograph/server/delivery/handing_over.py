@@ -61,6 +61,7 @@ def deliver(
                 frames.append((match.group, _rendered(item.dispatched, match, told)))
         if frames:
             _send(item, change, frames, begin_catch_up)
+        item.previous_sequence = change.sequence
     services.observe_written(item.dispatched.transaction.commit_time_us)
     if undecided:
         for channel in undecided & item.channels():
@@ -98,6 +99,9 @@ def _takes(
         return False
     if channel.has_room():
         return True
+    if change.sequence == item.previous_sequence:
+        # The other half of a change of keys: told together or not at all.
+        return True
     channel.lag = Place(transaction.commit_lsn, change.sequence - 1)
     begin_catch_up(channel)
     return False
@@ -105,6 +109,8 @@ def _takes(
 
 def _takes_from_ring(item: LaneItem, change: RowChange, channel: SubscribedChannel) -> bool:
     """Tell the same of a channel that catches up; what it was given before is passed over."""
+    if change.sequence == item.taken_sequence:
+        return True
     place = Place(item.commit_lsn, change.sequence)
     if item.is_stalled or channel.lag is None or channel.lag >= place:
         return False
@@ -112,6 +118,7 @@ def _takes_from_ring(item: LaneItem, change: RowChange, channel: SubscribedChann
         item.is_stalled = True
         return False
     channel.lag = place
+    item.taken_sequence = change.sequence
     return True
 
 
@@ -154,7 +161,7 @@ def _one_of(
 def _rendered(dispatched: DispatchedTransaction, match: Match, told: Told) -> bytes:
     """Return the ``data`` object, encoded once per (type, old row shown, columns shown)."""
     change, group = match.change, match.group
-    key = (change.sequence, told.kind, told.old, group.shown)
+    key = (id(change), told, group.shown)
     found = dispatched.renderings.get(key)
     if found is None:
         found = dispatched.renderings[key] = group.entry.encoder(group.shown).encode(

@@ -8,7 +8,7 @@ accepting and reads the change log from where it stopped, as soon as it has work
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from heliograph import limits
 from heliograph.core.matching.filter_parser import FilterTerm
@@ -16,13 +16,17 @@ from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import JudgementUnavailableError, RoleUnusableError, UnavailableError
 from heliograph.postgres.judge import Judgement
-from heliograph.server.delivery.channel import SubscribedChannel
+from heliograph.server.delivery.channel import SubscribedChannel, close_failed
 from heliograph.server.delivery.handing_over import HandOverServices, deliver
 from heliograph.server.delivery.judging import Question
 from heliograph.server.delivery.lane_item import LaneItem, LaneMark
 
 if TYPE_CHECKING:
     from heliograph.server.delivery.groups import BindingGroup
+
+
+#: For what is delivered without asking; nothing is ever added to it.
+_NOTHING_ASKED: Final = Question()
 
 
 class LaneServices(HandOverServices, Protocol):
@@ -45,10 +49,6 @@ class LaneServices(HandOverServices, Protocol):
         self, judgement: Judgement, transaction: Transaction, table_oids: set[int]
     ) -> bool:
         """Tell whether rights may have changed between a commit and its judgement."""
-        ...
-
-    def is_before_rights(self, table_oids: set[int], commit_lsn: Lsn) -> bool:
-        """Tell whether a table's rights were read for a later position than the commit."""
         ...
 
     def refill(self, lane: "Lane") -> bool:
@@ -117,6 +117,10 @@ class Lane:
     def is_idle(self) -> bool:
         """Tell whether nothing waits."""
         return not self._pending and self._in_flight is None
+
+    def fail(self, _item: LaneItem | None = None) -> None:
+        """Close every channel: a bug met the work of this lane."""
+        close_failed(self.channels())
 
     def on_drained(self, call: Callable[[], None]) -> None:
         """Have ``call`` called once nothing waits any more."""
@@ -273,10 +277,12 @@ class Lane:
 
     def _deliver_unasked(self, item: LaneItem) -> None:
         """Deliver what nobody has to be asked about, unless it is older than the rights."""
-        if self._services.is_before_rights(item.tables(), item.commit_lsn):
-            self._resync_all([item], "rights_changed")
-        else:
-            self._deliver(item, Question(), None)
+        commit_lsn = item.commit_lsn
+        for match in item.matches:
+            if match.group.entry.valid_since > commit_lsn:
+                self._resync_all([item], "rights_changed")
+                return
+        self._deliver(item, _NOTHING_ASKED, None)
 
     def _deliver(self, item: LaneItem, question: Question, judgement: Judgement | None) -> None:
         deliver(self._services, item, question, judgement, self._begin_catch_up)

@@ -1,31 +1,34 @@
 """What waits in a lane: parts of transactions, and marks that are told at their place."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from heliograph import limits
-from heliograph.core.matching.visibility import OldShown
 from heliograph.core.replication.lsn import Lsn
-from heliograph.core.replication.row_change import ChangeKind
 from heliograph.core.replication.transaction import Transaction
 from heliograph.server.delivery.channel import SubscribedChannel
 from heliograph.server.delivery.groups import Match
 
+if TYPE_CHECKING:
+    from heliograph.core.matching.visibility import Told
 
-@dataclass(slots=True, eq=False)
+
 class DispatchedTransaction:
     """A transaction on its way, with what was encoded of it so far.
 
     Attributes:
         transaction: The transaction (of an oversize one: its mark).
-        renderings: ``data`` objects by (change, type, old row shown, columns shown): a change is
+        renderings: ``data`` objects by (id of the change, what is told, columns shown): a change is
             encoded once for all lanes that show the same of it.
     """
 
-    transaction: Transaction
-    renderings: dict[tuple[int, ChangeKind, OldShown, tuple[str, ...]], bytes] = field(
-        default_factory=dict[tuple[int, ChangeKind, OldShown, tuple[str, ...]], bytes]
-    )
+    __slots__ = ("renderings", "transaction")
+
+    def __init__(self, transaction: Transaction) -> None:
+        """Begin with nothing encoded."""
+        self.transaction = transaction
+        self.renderings: dict[tuple[int, Told, tuple[str, ...]], bytes] = {}
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +41,9 @@ class LaneItem:
         only: The one channel that it is meant for; None for all.
         is_catch_up: Whether ``only`` lags and reads this from the ring.
         is_stalled: When catching up: the channel had no room for all of it.
+        previous_sequence: Of the last change handed over. A change of keys that had to be split
+            gives two changes of one sequence, which are told together.
+        taken_sequence: When catching up: of the last change that the channel took.
     """
 
     dispatched: DispatchedTransaction
@@ -45,6 +51,8 @@ class LaneItem:
     only: SubscribedChannel | None = None
     is_catch_up: bool = False
     is_stalled: bool = False
+    previous_sequence: int = -1
+    taken_sequence: int = -1
 
     @property
     def commit_lsn(self) -> Lsn:
@@ -57,7 +65,10 @@ class LaneItem:
 
     def needs_judge(self) -> bool:
         """Tell whether PostgreSQL must be asked about some rows."""
-        return any(match.group.needs_judge() for match in self.matches)
+        for match in self.matches:  # noqa: SIM110 - a generator costs thrice as much
+            if match.group.needs_judge():
+                return True
+        return False
 
     def channels(self) -> set[SubscribedChannel]:
         """Return the channels that it is for."""
@@ -79,12 +90,21 @@ class LaneItem:
     def parts(self) -> list["LaneItem"]:
         """Cut it into pieces of which each can be judged within the time of one judgement."""
         size = limits.LANE_ITEM_CHANGES_MAX
-        if len(self.matches) <= size:
+        matches = self.matches
+        if len(matches) <= size:
             return [self]
-        return [
-            LaneItem(self.dispatched, self.matches[start : start + size], self.only)
-            for start in range(0, len(self.matches), size)
-        ]
+        parts: list[LaneItem] = []
+        start = 0
+        while start < len(matches):
+            end = min(start + size, len(matches))
+            # Matches of one change, and changes of one sequence, stay together.
+            while end < len(matches) and (
+                matches[end].change.sequence == matches[end - 1].change.sequence
+            ):
+                end += 1
+            parts.append(LaneItem(self.dispatched, matches[start:end], self.only))
+            start = end
+        return parts
 
 
 @dataclass(frozen=True, slots=True)

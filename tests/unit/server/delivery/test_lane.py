@@ -19,6 +19,9 @@ from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem
 pytestmark = pytest.mark.asyncio
 
 
+TOLD = Told(ChangeKind.INSERT, OldShown.NOTHING)
+
+
 class Change:
     kind = ChangeKind.INSERT
     old = None
@@ -32,6 +35,7 @@ class Change:
 
 class Entry:
     def __init__(self):
+        self.valid_since = ZERO_LSN
         self.description = self
         self.oid = 7
         self.primary_key = ("id",)
@@ -65,7 +69,7 @@ class Judging:
         return False
 
     def told(self, _match, _question, _judgement):
-        return Told(ChangeKind.INSERT, OldShown.NOTHING)
+        return TOLD
 
 
 class Outlet:
@@ -106,7 +110,6 @@ class Services:
         self.tasks = []
         self.judged_at_once = []
         self.dispatched = ZERO_LSN
-        self.valid_since = ZERO_LSN
         self.lane = Lane("authenticated", "{}", self)
 
     def spawn_lane(self, lane):
@@ -121,9 +124,6 @@ class Services:
 
     def rights_changed(self, _judgement, _transaction, _tables):
         return False
-
-    def is_before_rights(self, _tables, commit_lsn):
-        return self.valid_since > commit_lsn
 
     def observe_written(self, _commit_time_us):
         pass
@@ -271,7 +271,7 @@ async def test_what_is_older_than_the_rights_known_is_not_shown_although_nobody_
     if is_busy:
         services.push(item(busy, 10))
         await asyncio.sleep(0)
-    services.valid_since = Lsn(30)
+    group.entry.valid_since = Lsn(30)
     services.push(item(group, 20))
     services.push(item(group, 30))
     services.gate.set()
@@ -341,3 +341,38 @@ async def test_one_task_at_a_time_catches_up_for_a_channel():
     assert outlet.told == ["error resync: truncated", "20"]
     assert channel.lag is None
     assert Place(Lsn(20), 0) < Place(Lsn(20), END_OF_TRANSACTION)
+
+
+def swapped(item_):
+    """Give the last two changes of an item one sequence, as rows that swap their keys have."""
+    item_.matches[-1].change.sequence = item_.matches[-2].change.sequence
+    return item_
+
+
+async def test_two_changes_of_one_sequence_are_both_told_and_never_apart():
+    services, group = Services(), Group(judged=False)
+    channel, outlet = subscribed(services, group)
+
+    def fill_up(_ids, data):
+        outlet.told.append(data)
+        outlet.is_full = len(outlet.told) == 2
+
+    outlet.send_change = fill_up
+    services.push(swapped(item(group, 10, changes=3)))
+    assert outlet.told == ["10"] * 3
+    assert channel.lag is None
+    services.push(swapped(item(group, 20, changes=3)))
+    await services.settle()
+    assert outlet.told == ["10"] * 3 + ["20"] * 3
+
+
+async def test_changes_of_one_sequence_that_are_read_from_the_ring_are_both_told():
+    services, group = Services(), Group(judged=True)
+    _, outlet = subscribed(services, group)
+    outlet.is_full = True
+    services.push(swapped(item(group, 10, changes=limits.LANE_ITEM_CHANGES_MAX + 1)))
+    await services.tasks[0]
+    outlet.drain()
+    await services.settle()
+    assert len(outlet.told) == limits.LANE_ITEM_CHANGES_MAX + 1
+    assert services.judged_at_once[-1] == limits.LANE_ITEM_CHANGES_MAX + 1
