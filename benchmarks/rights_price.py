@@ -38,7 +38,7 @@ class PositionOnly(RightsQuestion):
     def statement(self):
         return sql.SQL(
             "select pg_catalog.pg_current_snapshot()::text,"
-            " pg_catalog.pg_current_wal_insert_lsn()::text, ''"
+            " pg_catalog.pg_current_wal_insert_lsn()::text, 0::bigint, ''"
         ), ()
 
 

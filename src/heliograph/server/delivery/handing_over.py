@@ -15,6 +15,7 @@ from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.groups import BindingGroup, Match
 from heliograph.server.delivery.judging import Judging, Question
 from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem
+from heliograph.server.delivery.positions import StreamPosition
 
 #: Has a channel that lags read from the ring.
 BeginCatchUp = Callable[[SubscribedChannel], None]
@@ -95,7 +96,7 @@ def _takes(
     transaction = item.dispatched.transaction
     if channel.lag is not None or channel.is_closed:
         return False
-    if not channel.is_owed(transaction.xid, transaction.commit_lsn):
+    if channel.owed is not None and not _is_owed(item, channel, channel.owed):
         return False
     if channel.has_room():
         return True
@@ -105,6 +106,24 @@ def _takes(
     channel.lag = Place(transaction.commit_lsn, change.sequence - 1)
     begin_catch_up(channel)
     return False
+
+
+def _is_owed(item: LaneItem, channel: SubscribedChannel, owed: StreamPosition) -> bool:
+    """Tell whether a transaction belongs to a subscription that has just begun.
+
+    What was dispatched before it was registered and is owed all the same comes to it alone; it
+    may wait in the lane for others as well.
+    """
+    transaction = item.dispatched.transaction
+    if item.only is not None:
+        return channel.is_owed(transaction.xid, transaction.commit_lsn)
+    if transaction.commit_lsn <= channel.registered_at:
+        return False
+    if transaction.commit_lsn >= owed.insert_lsn:
+        # A lane goes on in commit order: from here on all is owed.
+        channel.owed = None
+        return True
+    return channel.is_owed(transaction.xid, transaction.commit_lsn)
 
 
 def _takes_from_ring(item: LaneItem, change: RowChange, channel: SubscribedChannel) -> bool:

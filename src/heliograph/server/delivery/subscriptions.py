@@ -257,6 +257,7 @@ class ChangeSubscriptionService:
     ) -> None:
         """File the bindings and hand over what is owed of the past; runs without an await."""
         channel.owed = position
+        channel.registered_at = self._parts.dispatcher.last_dispatched()
         self._members[channel] = []
         lane = self._add_groups(channel, planned, identity)
         channel.catch_up = partial(self._parts.dispatcher.start_catch_up, lane, channel)

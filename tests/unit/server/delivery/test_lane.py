@@ -8,6 +8,7 @@ from heliograph import limits
 from heliograph.core.matching.visibility import OldShown, Told, Verdict
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.row_change import ChangeKind
+from heliograph.core.replication.snapshot import Snapshot
 from heliograph.core.replication.transaction import Transaction
 from heliograph.server.delivery.catch_up import catch_up
 from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
@@ -15,6 +16,7 @@ from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.groups import Match
 from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem, LaneMark
+from heliograph.server.delivery.positions import StreamPosition
 
 pytestmark = pytest.mark.asyncio
 
@@ -376,3 +378,23 @@ async def test_changes_of_one_sequence_that_are_read_from_the_ring_are_both_told
     await services.settle()
     assert len(outlet.told) == limits.LANE_ITEM_CHANGES_MAX + 1
     assert services.judged_at_once[-1] == limits.LANE_ITEM_CHANGES_MAX + 1
+
+
+async def test_what_waits_in_the_lane_of_a_new_channel_is_not_told_to_it_twice():
+    services, group = Services(), Group(judged=True)
+    _, outlet = subscribed(services, group)
+    services.gate.clear()
+    services.push(item(group, 10))
+    services.push(item(group, 20))
+    new, new_outlet = subscribed(services, group)
+    # It does not see the transaction 20, which is dispatched and waits to be judged.
+    new.owed = StreamPosition(Snapshot(15, 15, frozenset()), Lsn(15))
+    new.registered_at = Lsn(20)
+    (owed,) = [kept for kept in services.kept if kept.commit_lsn == 20]
+    services.lane.push(LaneItem(owed.dispatched, owed.matches, new))
+    services.push(item(group, 30))
+    services.gate.set()
+    await services.settle()
+    assert outlet.told == ["10", "20", "30"]
+    assert new_outlet.told == ["20", "30"]
+    assert new.owed is None
