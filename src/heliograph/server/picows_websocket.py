@@ -236,7 +236,7 @@ class PicowsListener(WSListener):
         opcode = cast("int", frame.msg_type)
         if opcode == CLOSE:
             # Answers, unless it is the answer to ours (picows sends one close frame only).
-            transport.send_close(frame.get_close_code())
+            transport.send_close(cast("WSCloseCode", _close_answer(frame)))
             transport.disconnect()
         elif connection is None or transport.is_close_frame_sent:
             return
@@ -349,3 +349,12 @@ def _parse_request(data: bytes) -> tuple[str, str, HandshakeRequest]:
             target.partition("?")[2], [(name.lower(), value.strip()) for name, _, value in headers]
         ),
     )
+
+
+def _close_answer(frame: WSFrame) -> int:
+    """Return the code that answers a client's close frame: its own, unless that is not allowed."""
+    number = cast("int", frame.get_close_code())
+    is_without = not frame.get_payload_as_bytes()
+    if is_without or close_codes.is_valid_on_the_wire(number):
+        return number
+    return close_codes.PROTOCOL_ERROR.number

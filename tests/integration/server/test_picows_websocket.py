@@ -281,6 +281,13 @@ async def test_the_clients_close_is_answered_with_its_code():
         await wait_until(lambda: server.metric("closes_total", code="1000", reason="normal"))
 
 
+@pytest.mark.parametrize("payload", [b"\x03", *(n.to_bytes(2, "big") for n in (0, 1006, 5000))])
+async def test_a_close_code_that_is_not_allowed_is_answered_as_a_protocol_error(payload):
+    async with running_server() as server, RawConnection(server) as socket:
+        socket.send_frame(8, payload)
+        assert await socket.close_code() == 1002
+
+
 async def test_a_client_that_just_goes_is_noticed():
     async with running_server() as server:
         async with RawConnection(server) as socket:

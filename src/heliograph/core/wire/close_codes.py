@@ -85,3 +85,14 @@ CLOSE_CODES: Final = (
     SLOW_CONSUMER,
     SILENT,
 )
+
+#: Codes that a close frame may carry: those of the protocol, of libraries, of applications.
+_ON_THE_WIRE: Final = (range(1000, 1004), range(1007, 1015), range(3000, 5000))
+
+
+def is_valid_on_the_wire(number: int) -> bool:
+    """Tell whether a close frame may carry a code.
+
+    Source: https://www.rfc-editor.org/rfc/rfc6455#section-7.4 and the registry of codes made by it.
+    """
+    return any(number in allowed for allowed in _ON_THE_WIRE)
