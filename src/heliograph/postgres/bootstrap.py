@@ -4,7 +4,7 @@ Order: the database is checked, migrated (or, in production, found to be migrate
 login made or corrected, the publication checked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -84,7 +84,7 @@ async def prepare_database(settings: Settings, *, may_migrate: bool) -> Prepared
         mode = await _bring_up_to_date(connection, settings, may_migrate=may_migrate)
         is_attached = mode is MigrationMode.ATTACH
         publication = settings.publication_name(is_attached=is_attached)
-        await _check_publication(connection, publication)
+        await _check_publication(connection, publication, settings.allow_without_rls)
         judge_conninfo, other_judges = await _judges(connection, settings)
         return PreparedDatabase(
             is_attached=is_attached,
@@ -119,8 +119,10 @@ async def _bring_up_to_date(
     return report.mode
 
 
-async def _check_publication(connection: AsyncConnection[TupleRow], name: str) -> None:
-    findings = await check_publication(connection, name)
+async def _check_publication(
+    connection: AsyncConnection[TupleRow], name: str, allow_without_rls: Collection[str]
+) -> None:
+    findings = await check_publication(connection, name, allow_without_rls=allow_without_rls)
     refusals = [f.reason for f in findings if f.level is FindingLevel.REFUSE_START]
     if refusals:
         message = "\n".join([f"publication {name} can not be served:", *refusals])

@@ -1,5 +1,6 @@
 """What the server checks about its publication before it serves (S36, visibility.md §3 and §7)."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -7,6 +8,7 @@ from typing import Any, Final
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from heliograph.core.matching.table_description import is_listed
 from heliograph.postgres.publishable_table import TableState, read_table
 
 _PUBLICATION: Final = """
@@ -55,13 +57,14 @@ class PublicationFinding:
 
 
 async def check_publication(
-    connection: AsyncConnection[Any], name: str
+    connection: AsyncConnection[Any], name: str, *, allow_without_rls: Collection[str] = ()
 ) -> tuple[PublicationFinding, ...]:
     """Return what is wrong with a publication, worst first; empty if all is well. Reads only.
 
     Args:
         connection: Any connection to the database.
         name: Of the publication that clients are served from.
+        allow_without_rls: The setting: tables that are served without row level security.
     """
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(_PUBLICATION, (name,))
@@ -77,7 +80,16 @@ async def check_publication(
     for row in table_rows:
         table = await read_table(connection, row["oid"])
         if table is not None:
-            findings.extend(_table_findings(table, row, via_root=publication["via_root"]))
+            found = _table_findings(table, row, via_root=publication["via_root"])
+            relation = table.relation
+            is_served = all(f.level is FindingLevel.WARNING for f in found)
+            if (
+                is_served
+                and not relation.has_row_security
+                and not is_listed(relation.schema, relation.name, allow_without_rls)
+            ):
+                found += [_withheld(table)]
+            findings.extend(found)
     order = list(FindingLevel)
     return tuple(sorted(findings, key=lambda finding: order.index(finding.level)))
 
@@ -105,6 +117,15 @@ def _publication_findings(name: str, row: dict[str, Any]) -> list[PublicationFin
     return findings
 
 
+def _withheld(table: TableState) -> PublicationFinding:
+    reason = (
+        "row level security is off: withheld from anon and authenticated unless it is listed in "
+        "allow_without_rls"
+    )
+    relation = table.relation
+    return PublicationFinding(FindingLevel.WARNING, relation.label, relation.oid, reason)
+
+
 def _table_findings(
     table: TableState, row: dict[str, Any], *, via_root: bool
 ) -> list[PublicationFinding]:
@@ -129,12 +150,6 @@ def _table_findings(
             problem = f"its column list leaves out the key column {left_out[0]}"
     if problem is not None:
         return [finding(FindingLevel.TABLE_UNSERVABLE, problem)]
-    if not relation.has_row_security:
-        reason = (
-            "row level security is off: withheld from anon and authenticated unless it is listed "
-            "in allow_without_rls"
-        )
-        findings.append(finding(FindingLevel.WARNING, reason))
     if row["has_row_filter"]:
         reason = "it has a row filter: an UPDATE across its border arrives as INSERT or DELETE"
         findings.append(finding(FindingLevel.WARNING, reason))

@@ -103,6 +103,9 @@ async def test_a_partitioned_root_needs_publish_via_root(postgres_url, connect):
         )
         (warning,) = await check_publication(connection, "supabase_realtime")
         assert warning.level is FindingLevel.WARNING
+        for listed in ("parts", "public.parts", "*"):
+            allowed = {"allow_without_rls": [listed]}
+            assert await check_publication(connection, "supabase_realtime", **allowed) == ()
         await connection.execute("alter table parts_1 replica identity nothing")
         findings = await check_publication(connection, "supabase_realtime")
         assert findings[0].level is FindingLevel.TABLE_UNSERVABLE

@@ -5,6 +5,7 @@ that stands here. ``postgres/catalog.py`` fills it; nothing in this module reads
 Source: https://www.postgresql.org/docs/current/catalogs.html (pg_class, pg_attribute, pg_type)
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -13,6 +14,9 @@ from heliograph.core.replication.relation import ReplicaIdentity
 
 #: The schema of PostgreSQL's own types and operators.
 CATALOG_SCHEMA: Final = "pg_catalog"
+
+#: In a list of tables: every one.
+EVERY_TABLE: Final = "*"
 
 
 class TypeKind(Enum):
@@ -183,3 +187,11 @@ class TableDescription:
             if column.name == name:
                 return column
         return None
+
+
+def is_listed(schema: str, name: str, listed: Collection[str]) -> bool:
+    """Tell whether a setting lists a table: as ``schema.name``, ``name`` if public, or ``*``."""
+    names = {EVERY_TABLE, f"{schema}.{name}"}
+    if schema == "public":
+        names.add(name)
+    return not names.isdisjoint(listed)

@@ -6,15 +6,12 @@ table that is withheld from it from one that does not exist.
 
 from dataclasses import dataclass
 
-from heliograph.core.matching.table_description import TableDescription, TableKind
+from heliograph.core.matching.table_description import TableDescription, TableKind, is_listed
 from heliograph.core.matching.table_rights import TableRights
 from heliograph.core.matching.visibility import DeleteVisibility
 from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.postgres.judge_login import SERVICE_ROLE
 from heliograph.server.delivery.tables import TableEntry
-
-#: In `ServingRules.allow_without_rls`: every table.
-ALL_TABLES = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +27,7 @@ class ServingRules:
 
     def allows(self, table: TableDescription) -> bool:
         """Tell whether a table without row level security is streamed."""
-        names = {ALL_TABLES, f"{table.schema}.{table.name}"}
-        if table.schema == "public":
-            names.add(table.name)
-        return bool(names & self.allow_without_rls)
+        return is_listed(table.schema, table.name, self.allow_without_rls)
 
 
 def why_withheld(entry: TableEntry, role: str, rules: ServingRules) -> str | None:

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
+
 from fixtures.tables import builtin, column, domain_over, enum_type, table_of
-from heliograph.core.matching.table_description import TypeKind
+from heliograph.core.matching.table_description import TypeKind, is_listed
 
 
 def test_a_column_is_found_by_its_exact_name() -> None:
@@ -35,3 +37,19 @@ def test_a_column_is_streamed_unless_it_is_generated_or_left_out_of_the_publicat
     listed = replace(table, published_columns=frozenset({"b"}))
     assert not listed.is_streamed(plain)
     assert listed.is_streamed(made)
+
+
+@pytest.mark.parametrize(
+    ("schema", "listed", "expected"),
+    [
+        ("public", ["t"], True),
+        ("public", ["public.t"], True),
+        ("public", ["*"], True),
+        ("public", ["shop.t", "T"], False),
+        ("shop", ["t"], False),
+        ("shop", ["shop.t"], True),
+        ("shop", [], False),
+    ],
+)
+def test_a_table_is_listed_by_its_name(schema, listed, expected):
+    assert is_listed(schema, "t", listed) is expected
