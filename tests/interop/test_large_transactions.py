@@ -163,9 +163,9 @@ async def test_a_reader_that_stops_reading_loses_nothing_when_it_goes_on(server)
 async def test_an_audience_with_slow_policies_does_not_hold_up_the_others(server):
     server.sql(
         "create table slow (id int primary key)",
-        # 4 ms a row for one user: in time for one statement, too long for a segment.
+        # 3 ms a row for one user: in time for one statement, too long for a segment.
         "create function slowly() returns bool language plpgsql stable as $$ begin"
-        " if auth.jwt() ->> 'sub' = 'slow' then perform pg_sleep(0.004); end if;"
+        " if auth.jwt() ->> 'sub' = 'slow' then perform pg_sleep(0.003); end if;"
         " return true; end $$",
         "alter table slow enable row level security",
         "create policy p on slow for select to authenticated using (slowly() and id is not null)",
