@@ -56,7 +56,7 @@ soak: $(STAMPS)/dev system interop  ## the tests that take minutes to hours
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
 conformance: $(STAMPS)/dev system interop  ## only the protocol vectors and the official clients
-	$(BIN)/python -m pytest tests/conformance $(ARGS)
+	$(BIN)/python -m pytest tests/conformance tests/interop tests/integration/server/test_python_client.py $(ARGS)
 
 docs: $(STAMPS)/package  ## write the pages that are generated from the code
 	$(BIN)/python scripts/generate_docs.py
