@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import itertools
+import json
 import sys
 from pathlib import Path
 
@@ -187,3 +189,37 @@ async def test_an_audience_with_slow_policies_does_not_hold_up_the_others(server
 
 def ids(client, topic):
     return [change["record"]["id"] for change in client.changes(topic)]
+
+
+async def test_a_table_that_changes_while_a_large_transaction_of_it_is_delivered(server):
+    """Policies and columns are read anew between two segments; no channel is lost by it."""
+    server.sql(
+        "create table wide (id int primary key, filler text)",
+        "alter table wide enable row level security",
+        "create policy p on wide for select to authenticated using (id > 0)",
+        "alter publication supabase_realtime add table wide",
+    )
+    async with connected(server) as client:
+        await client.join("w", server.token(BOB), table("wide"))
+        await client.join("s", server.service_role_key, table("wide"))
+        server.sql("create role other_role nologin")
+        for number, rights in enumerate(["grant other_role to", "revoke other_role from"] * 2):
+            first = number * 20_000 + 1
+            server.sql(
+                rows(first, first + 14_999),
+                f"{rights} authenticated",
+                f"alter table wide add column extra_{number} int",
+                rows(first + 15_000, first + 17_999),
+            )
+        server.sql("drop role other_role")
+        number = itertools.count(1_000_000)
+        async with asyncio.timeout(60):
+            for topic in ("w", "s"):
+                while not any(c["record"]["id"] >= 1_000_000 for c in client.changes(topic)):
+                    server.sql(f"insert into wide (id) values ({next(number)})")
+                    await asyncio.sleep(0.05)
+        assert "internal_error" not in json.dumps(client.errors("w") + client.errors("s"))
+
+
+def rows(first, last):
+    return f"insert into wide (id, filler) select n, 'x' from generate_series({first}, {last}) n"

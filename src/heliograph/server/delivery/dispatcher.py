@@ -172,6 +172,16 @@ class Dispatcher:
             failed = partial(self._not_dispatched, large.mark)
             self._parts.supervisor.note(error, name="dispatch", on_failure=failed)
 
+    def dispatch_segment(self, transaction: Transaction, changes: Sequence[RowChange]) -> None:
+        """Give each lane its part of a segment.
+
+        A table may have been read anew since the segment before. If it differs from the rows now,
+        its subscribers were told when that was found.
+        """
+        places, _ = self.adopted(transaction)
+        known = [change for change in changes if change.relation.oid in places]
+        self.dispatch_changes(transaction, known)
+
     def dispatch_changes(self, transaction: Transaction, changes: Sequence[RowChange]) -> None:
         """Give each lane its part of some changes of one transaction."""
         self.counters.row_changes += len(changes)

@@ -37,7 +37,7 @@ class SegmentReceiver(Protocol):
         """Return where the keys of the subscribed tables stand."""
         ...
 
-    def dispatch_changes(self, transaction: Transaction, changes: Sequence[RowChange]) -> None:
+    def dispatch_segment(self, transaction: Transaction, changes: Sequence[RowChange]) -> None:
         """Give each lane its part of some changes of one transaction."""
         ...
 
@@ -96,7 +96,7 @@ class LargeTransactions:
             for segment in large.segments(self._receiver.key_places(mark)):
                 if self.place is not own:  # another history began
                     return
-                self._receiver.dispatch_changes(mark, segment)
+                self._receiver.dispatch_segment(mark, segment)
                 await asyncio.sleep(0)
                 await self._wait_lanes(mark, patience)
                 await patience.wait_room(self._receiver.concerned_channels(mark))

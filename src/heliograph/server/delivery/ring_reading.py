@@ -109,7 +109,10 @@ class RingReading:
             transaction, places, after_sequence=after_sequence
         )
         for changes in segments:
-            yield self._item(lane, transaction, channel, changes)
+            # A table may have been read anew since the segment before.
+            known, _ = self._dispatching.adopted(transaction)
+            agreeing = [change for change in changes if change.relation.oid in known]
+            yield self._item(lane, transaction, channel, agreeing)
 
     def _places_for(
         self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None

@@ -64,7 +64,7 @@ class Receiver:
     def key_places(self, _mark):
         return {}
 
-    def dispatch_changes(self, _mark, segment):
+    def dispatch_segment(self, _mark, segment):
         self.told.append(segment[0].sequence)
 
     def resync_table(self, table_oid, reason, _mark):
