@@ -63,7 +63,10 @@ async def test_service_role_is_judged_by_its_own_policies_over_its_own_login(pla
             await sql.execute("insert into notes values (%s, %s, %s)", (number, owner, body))
         await sql.execute("update notes set body = 'bob again' where id = 2")
         await client.until(lambda: len(client.changes("notes")) == 4)
+        # Other audiences, other lanes: no order between them.
         await client.until(lambda: len(client.changes("bob")) == 3)
+        await client.until(lambda: len(client.changes("filtered")) == 3)
+        await client.until(lambda: client.changes("plain"))
         told = [(c["type"], c["record"]["id"]) for c in client.changes("notes")]
         assert told == [("INSERT", 0), ("INSERT", 1), ("INSERT", 3), ("UPDATE", 2)]
         assert "not even the server" not in json.dumps(client.changes("notes"))
