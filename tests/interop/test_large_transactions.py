@@ -215,10 +215,15 @@ async def test_a_table_that_changes_while_a_large_transaction_of_it_is_delivered
         number = itertools.count(1_000_000)
         async with asyncio.timeout(60):
             for topic in ("w", "s"):
-                while not any(c["record"]["id"] >= 1_000_000 for c in client.changes(topic)):
+                while not has_mark(client, topic):
                     server.sql(f"insert into wide (id) values ({next(number)})")
-                    await asyncio.sleep(0.05)
+                    with contextlib.suppress(TimeoutError):
+                        await client.until(lambda topic=topic: has_mark(client, topic), 1)
         assert "internal_error" not in json.dumps(client.errors("w") + client.errors("s"))
+
+
+def has_mark(client, topic):
+    return any(change["record"]["id"] >= 1_000_000 for change in client.changes(topic))
 
 
 def rows(first, last):

@@ -71,6 +71,7 @@ class ChangeInbox:
         self._dispatcher = parts.dispatcher
         self._preparation = parts.preparation
         self._progress = parts.progress
+        self._progress.is_held_up = lambda: not self.has_room()
         self._unsettled = parts.unsettled
         self._rights_log = parts.rights_log
         self._rights = parts.rights

@@ -19,6 +19,10 @@ from heliograph.errors import UnavailableError
 NUDGE_AFTER_S: Final = 0.004
 
 
+def _never() -> bool:
+    return False
+
+
 class StreamProgress:
     """The stream's position and those who wait for it; belongs to the event loop."""
 
@@ -37,6 +41,8 @@ class StreamProgress:
         self._tickets = 0
         self._nudging: asyncio.Future[None] | None = None
         self.passed: Lsn = ZERO_LSN
+        #: Whether the reader waits for those who wait here: then the stream can not pass.
+        self.is_held_up: Callable[[], bool] = _never
 
     def advance(self, progress: Lsn) -> None:
         """Record that every transaction committing below ``progress`` was handed over."""
@@ -56,7 +62,8 @@ class StreamProgress:
         """Wait until the stream has passed ``position``.
 
         Raises:
-            UnavailableError: If it did not within ``timeout_s`` seconds.
+            UnavailableError: If it did not within ``timeout_s`` seconds, or can not because the
+                reader is held up.
         """
         if self.passed >= position:
             return
@@ -67,6 +74,10 @@ class StreamProgress:
         done, _ = await asyncio.wait((future,), timeout=NUDGE_AFTER_S)
         if done:
             return
+        if self.is_held_up():
+            future.cancel()
+            message = "the reader is held up by what waits to be judged"
+            raise UnavailableError(message)
         await self._write_nudge()
         self._request()
         done, _ = await asyncio.wait((future,), timeout=timeout_s)

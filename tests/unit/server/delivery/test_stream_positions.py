@@ -140,3 +140,13 @@ async def test_a_failed_position_reaches_all_who_asked_and_the_next_one_works():
     await service.fix(registered.append)
     assert len(registered) == 1
     running.cancel()
+
+
+@pytest.mark.asyncio
+async def test_nobody_waits_for_a_stream_that_is_held_up_by_those_who_wait():
+    stream = Stream()
+    progress = StreamProgress(request=stream.request, nudge=stream.nudge)
+    progress.is_held_up = lambda: True
+    with pytest.raises(UnavailableError, match="held up"):
+        await progress.wait(Lsn(500), 3_600)
+    assert stream.nudges == 0
