@@ -116,3 +116,29 @@ async def test_a_large_transaction_is_judged_in_pieces_that_are_in_time(server):
     assert [change["record"]["id"] for change in client.changes("s")] == list(range(1, 1_501))
     await client.socket.close()
     await reading
+
+
+async def test_who_lags_is_judged_for_in_batches_like_who_does_not(server):
+    server.sql(
+        "create table bulk (id int primary key, owner uuid, filler text)",
+        "alter table bulk replica identity full",
+        "alter table bulk enable row level security",
+        "create policy own on bulk for select to authenticated using (owner = (select auth.uid()))",
+        "grant select on bulk to authenticated",
+        "alter publication supabase_realtime add table bulk",
+    )
+    count = 12_000
+    async with two_readers(server) as (quick, slow):
+        server.sql(
+            f"do $$ begin for n in 1..{count} loop"
+            f" insert into bulk values (n, '{BOB}', repeat('x', 600)); commit;"
+            " end loop; end $$"
+        )
+        await quick.until(lambda: len(quick.changes("b")) == count, 60)
+        before = server.metrics()["heliograph_judgement_seconds_count"]
+        slow.socket.transport.resume_reading()
+        await slow.until(lambda: len(slow.changes("b")) == count, 60)
+        after = server.metrics()
+        assert after["heliograph_catch_ups_total"] >= 1
+        assert after["heliograph_judgement_seconds_count"] - before < count / 50
+        assert [change["record"]["id"] for change in slow.changes("b")] == [*range(1, count + 1)]

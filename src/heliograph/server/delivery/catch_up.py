@@ -8,20 +8,20 @@ is being dispatched in segments it reads when that is over.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from heliograph import limits
 from heliograph.core.changelog.ring import Ring
 from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.transaction import Transaction
 from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
-from heliograph.server.delivery.handing_over import finish
 from heliograph.server.delivery.lane import Lane
-from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem
+from heliograph.server.delivery.lane_item import FromRing, LaneItem
 from heliograph.server.delivery.large_transactions import ROWS_LOST
 
-#: Transactions read from the ring at once; bounds what is decoded ahead of the connection.
-_TRANSACTIONS_AT_ONCE = 32
+#: Transactions read from the ring at once: about as many as make a good batch to judge.
+_TRANSACTIONS_AT_ONCE = limits.JUDGEMENT_BATCH_ROWS_MAX
 
 
 class RingReader(Protocol):
@@ -70,7 +70,7 @@ async def _catch_up(reader: RingReader, lane: Lane, channel: SubscribedChannel) 
         if place is None or channel.is_closed:
             return
         if not reader.ring.covers(_start(place)):
-            _give_up(channel, "fell_behind")
+            channel.resync("fell_behind")
             return
         transactions = _next(reader, lane, place)
         if not transactions and reader.is_amid_segments():
@@ -80,14 +80,11 @@ async def _catch_up(reader: RingReader, lane: Lane, channel: SubscribedChannel) 
         if not transactions:
             channel.lag = None
             return
-        for transaction in transactions:
-            try:
-                is_given = await _give(reader, lane, channel, transaction)
-            except ROWS_LOST:
-                _give_up(channel, "transaction_too_large")
-                return
-            if not is_given:
-                break
+        try:
+            await _give(reader, lane, channel, transactions)
+        except ROWS_LOST:
+            channel.resync("transaction_too_large")
+            return
 
 
 def _start(place: Place) -> Lsn:
@@ -108,43 +105,87 @@ def _next(reader: RingReader, lane: Lane, place: Place) -> list[Transaction]:
 
 
 async def _give(
-    reader: RingReader, lane: Lane, channel: SubscribedChannel, transaction: Transaction
-) -> bool:
-    """Send one transaction as the connection drains; false if it must look again where it is."""
-    place = channel.lag
-    if place is None:
-        return False
-    after = place.sequence if transaction.commit_lsn == place.commit_lsn else -1
-    for step in reader.items_for(lane, transaction, channel, after):
-        for part in () if step is None else step.parts():
-            if not await _give_part(lane, channel, part):
+    reader: RingReader, lane: Lane, channel: SubscribedChannel, transactions: Sequence[Transaction]
+) -> None:
+    """Send transactions as the connection drains; many small ones are judged together.
+
+    Ends early where the channel lags no more, or is somewhere else.
+    """
+    turn = _Turn(lane, channel)
+    for transaction in transactions:
+        place = channel.lag
+        if place is None or channel.is_closed:
+            return
+        after = place.sequence if transaction.commit_lsn == place.commit_lsn else -1
+        for item in reader.items_for(lane, transaction, channel, after):
+            for part in () if item is None else item.parts():
+                if not await turn.add(part):
+                    return
+            await asyncio.sleep(0)
+        truncated = _is_truncated(lane, channel, transaction)
+        if not await turn.finish(transaction.commit_lsn, at_once=truncated):
+            return
+        if truncated:
+            channel.resync("truncated")
+    await turn.give()
+
+
+class _Turn:
+    """What one channel is given next: parts of transactions, judged together."""
+
+    def __init__(self, lane: Lane, channel: SubscribedChannel) -> None:
+        """Start empty."""
+        self._lane = lane
+        self._channel = channel
+        self._items: list[LaneItem] = []
+        self._changes = 0
+        self._size_bytes = 0
+        self._end: Place | None = None
+
+    async def add(self, item: LaneItem) -> bool:
+        """Take one part more; false if the channel must look again where it is."""
+        self._items.append(item)
+        self._changes += len(item.matches)
+        self._size_bytes += item.size_bytes()
+        if self._changes < limits.JUDGEMENT_BATCH_ROWS_MAX and (
+            self._size_bytes < limits.OUTBOUND_BYTES_HIGH
+        ):
+            return True
+        return await self.give()
+
+    async def finish(self, commit_lsn: Lsn, *, at_once: bool) -> bool:
+        """Note that a transaction has no further part; like `add`."""
+        self._end = Place(commit_lsn, END_OF_TRANSACTION)
+        return await self.give() if at_once or not self._items else True
+
+    async def give(self) -> bool:
+        """Send all parts, in as many pieces as the connection has room for; like `add`."""
+        items, self._items = self._items, []
+        self._changes = self._size_bytes = 0
+        channel = self._channel
+        while items:
+            reading = FromRing()
+            for item in items:
+                item.from_ring = reading
+            await self._lane.work(items)
+            if not reading.is_stalled:
+                break
+            place = channel.lag
+            await channel.outlet.wait_room()
+            await asyncio.sleep(0)
+            if place is None or channel.lag is not place or channel.is_closed:
                 return False
-        await asyncio.sleep(0)
+            items = [item for item in items if item.skip_to(place)]
+        return self._advance()
+
+    def _advance(self) -> bool:
+        """Record what the channel has been given whole."""
+        channel, end = self._channel, self._end
         if channel.lag is None or channel.is_closed:
             return False
-    finish(LaneItem(DispatchedTransaction(transaction), [], channel), channel)
-    if _is_truncated(lane, channel, transaction):
-        channel.resync("truncated")
-    return True
-
-
-async def _give_part(lane: Lane, channel: SubscribedChannel, part: LaneItem) -> bool:
-    """Send a part, in as many pieces as the connection has room for."""
-    part.is_catch_up = True
-    while part.matches:
-        part.is_stalled = False
-        await lane.work([part])
-        if not part.is_stalled:
-            break
-        place = channel.lag
-        await channel.outlet.wait_room()
-        await asyncio.sleep(0)
-        if place is None or channel.lag is not place or channel.is_closed:
-            return False
-        part.matches = [
-            match for match in part.matches if Place(part.commit_lsn, match.change.sequence) > place
-        ]
-    return True
+        if end is not None and channel.lag < end:
+            channel.lag = end
+        return True
 
 
 def _is_truncated(lane: Lane, channel: SubscribedChannel, transaction: Transaction) -> bool:
@@ -153,8 +194,3 @@ def _is_truncated(lane: Lane, channel: SubscribedChannel, transaction: Transacti
         channel in group.channels and group.entry.description.oid in oids
         for group in lane.groups.values()
     )
-
-
-def _give_up(channel: SubscribedChannel, reason: str) -> None:
-    """Go on live without what can not be read any more, and say so."""
-    channel.resync(reason)

@@ -10,11 +10,11 @@ from typing import Protocol
 from heliograph.core.matching.visibility import OldShown, Told
 from heliograph.core.replication.row_change import ChangeKind, RowChange
 from heliograph.postgres.judge import Judgement
-from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
+from heliograph.server.delivery.channel import Place, SubscribedChannel
 from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.groups import BindingGroup, Match
 from heliograph.server.delivery.judging import Judging, Question
-from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem
+from heliograph.server.delivery.lane_item import DispatchedTransaction, FromRing, LaneItem
 from heliograph.server.delivery.positions import StreamPosition
 
 #: Has a channel that lags read from the ring.
@@ -91,8 +91,9 @@ def _takes(
     item: LaneItem, change: RowChange, channel: SubscribedChannel, begin_catch_up: BeginCatchUp
 ) -> bool:
     """Tell whether a channel takes a change now; one without room lags from here on."""
-    if item.is_catch_up:
-        return _takes_from_ring(item, change, channel)
+    if item.from_ring is not None:
+        place = Place(item.commit_lsn, change.sequence)
+        return _takes_from_ring(item.from_ring, place, channel)
     transaction = item.dispatched.transaction
     if channel.lag is not None or channel.is_closed:
         return False
@@ -126,26 +127,17 @@ def _is_owed(item: LaneItem, channel: SubscribedChannel, owed: StreamPosition) -
     return channel.is_owed(transaction.xid, transaction.commit_lsn)
 
 
-def _takes_from_ring(item: LaneItem, change: RowChange, channel: SubscribedChannel) -> bool:
+def _takes_from_ring(reading: FromRing, place: Place, channel: SubscribedChannel) -> bool:
     """Tell the same of a channel that catches up; what it was given before is passed over."""
-    if change.sequence == item.taken_sequence:
+    if place == reading.taken:
         return True
-    place = Place(item.commit_lsn, change.sequence)
-    if item.is_stalled or channel.lag is None or channel.lag >= place:
+    if reading.is_stalled or channel.lag is None or channel.lag >= place:
         return False
     if not channel.has_room():
-        item.is_stalled = True
+        reading.is_stalled = True
         return False
-    channel.lag = place
-    item.taken_sequence = change.sequence
+    channel.lag = reading.taken = place
     return True
-
-
-def finish(item: LaneItem, channel: SubscribedChannel) -> None:
-    """Record that a lagging channel has been given a whole transaction, if it had room."""
-    end = Place(item.commit_lsn, END_OF_TRANSACTION)
-    if channel.lag is not None and channel.lag < end and not item.is_stalled:
-        channel.lag = end
 
 
 def _by_change(matches: Sequence[Match]) -> list[tuple[RowChange, list[Match]]]:

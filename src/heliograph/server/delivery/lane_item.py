@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from heliograph import limits
 from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.transaction import Transaction
-from heliograph.server.delivery.channel import SubscribedChannel
+from heliograph.server.delivery.channel import Place, SubscribedChannel
 from heliograph.server.delivery.groups import Match
 
 if TYPE_CHECKING:
@@ -32,6 +32,19 @@ class DispatchedTransaction:
 
 
 @dataclass(slots=True, eq=False)
+class FromRing:
+    """One attempt to give items to a channel that lags.
+
+    Attributes:
+        is_stalled: Whether the channel had no room for all of them; the rest waits.
+        taken: Place of the last change that it took.
+    """
+
+    is_stalled: bool = False
+    taken: Place | None = None
+
+
+@dataclass(slots=True, eq=False)
 class LaneItem:
     """What one transaction means to one lane.
 
@@ -39,20 +52,16 @@ class LaneItem:
         dispatched: The transaction.
         matches: Its matches, in order of the changes.
         only: The one channel that it is meant for; None for all.
-        is_catch_up: Whether ``only`` lags and reads this from the ring.
-        is_stalled: When catching up: the channel had no room for all of it.
+        from_ring: Set when ``only`` lags and reads this from the ring.
         previous_sequence: Of the last change handed over. A change of keys that had to be split
             gives two changes of one sequence, which are told together.
-        taken_sequence: When catching up: of the last change that the channel took.
     """
 
     dispatched: DispatchedTransaction
     matches: list[Match]
     only: SubscribedChannel | None = None
-    is_catch_up: bool = False
-    is_stalled: bool = False
+    from_ring: FromRing | None = None
     previous_sequence: int = -1
-    taken_sequence: int = -1
 
     @property
     def commit_lsn(self) -> Lsn:
@@ -73,7 +82,9 @@ class LaneItem:
     def channels(self) -> set[SubscribedChannel]:
         """Return the channels that it is for."""
         if self.only is not None:
-            return {self.only}
+            # Who lagged and was told something is live again: the rest is not for it any more.
+            is_over = self.from_ring is not None and self.only.lag is None
+            return set() if is_over else {self.only}
         transaction = self.dispatched.transaction
         return {
             channel
@@ -86,6 +97,14 @@ class LaneItem:
         """Estimate the memory that its changes keep, as their share of the transaction."""
         transaction = self.dispatched.transaction
         return transaction.size_bytes * len(self.matches) // max(1, transaction.row_count)
+
+    def skip_to(self, place: Place) -> bool:
+        """Keep what comes behind a place; false if that is nothing."""
+        commit_lsn = self.commit_lsn
+        self.matches = [
+            match for match in self.matches if Place(commit_lsn, match.change.sequence) > place
+        ]
+        return bool(self.matches)
 
     def parts(self) -> list["LaneItem"]:
         """Cut it into pieces of which each can be judged within the time of one judgement."""
