@@ -171,7 +171,9 @@ class AudienceJudge:
         snapshot = judgement.snapshot
         if not all(snapshot.sees(transaction.xid) for transaction in transactions):
             return False
-        return self._parts.unsettled.all_seen_by(snapshot, transactions[-1].commit_lsn)
+        # Not the last one: what one channel is owed of the past comes behind later ones.
+        newest = max(transaction.commit_lsn for transaction in transactions)
+        return self._parts.unsettled.all_seen_by(snapshot, newest)
 
     def rights_changed(
         self, judgement: Judgement, transaction: Transaction, table_oids: Collection[int]

@@ -72,7 +72,7 @@ async def _catch_up(reader: RingReader, lane: Lane, channel: SubscribedChannel) 
         if not reader.ring.covers(_start(place)):
             channel.resync("fell_behind")
             return
-        transactions = _next(reader, lane, place)
+        transactions = _next(reader, lane, channel, place)
         if not transactions and reader.is_amid_segments():
             # Live channels have a part of it already.
             await reader.wait_dispatched()
@@ -93,11 +93,13 @@ def _start(place: Place) -> Lsn:
     return place.commit_lsn if whole else Lsn(place.commit_lsn - 1)
 
 
-def _next(reader: RingReader, lane: Lane, place: Place) -> list[Transaction]:
-    """Read what follows a place, up to the lane's first unfinished transaction."""
+def _next(
+    reader: RingReader, lane: Lane, channel: SubscribedChannel, place: Place
+) -> list[Transaction]:
+    """Read what follows a place, up to the first transaction that the lane has not delivered."""
     oids = {group.entry.description.oid for group in lane.groups.values()}
     found, _ = reader.ring.after(_start(place), oids, _TRANSACTIONS_AT_ONCE)
-    unfinished = lane.first_unfinished()
+    unfinished = lane.first_unfinished(channel)
     end = reader.last_dispatched() if unfinished is None else Lsn(unfinished - 1)
     if lane.behind is not None:
         end = min(end, lane.behind)

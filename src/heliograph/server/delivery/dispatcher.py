@@ -121,9 +121,9 @@ class Dispatcher:
         for lane in self.lanes.values():
             lane.restart()
 
-    def finished_place(self, lane: Lane | None) -> Place:
-        """Return the place up to which a lane has given its live channels everything."""
-        unfinished = None if lane is None else lane.first_unfinished()
+    def finished_place(self, lane: Lane | None, channel: SubscribedChannel) -> Place:
+        """Return the place up to which a lane has given a live channel everything."""
+        unfinished = None if lane is None else lane.first_unfinished(channel)
         place = self.large.place
         if place is not None and unfinished in {None, place.commit_lsn}:
             return place

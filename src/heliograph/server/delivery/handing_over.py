@@ -82,8 +82,9 @@ def _send(
                 channel.send(ids, data)
         return
     for channel, by_data in _by_channel(frames, item.only).items():
-        for data, many in by_data.items():
-            if _takes(item, change, channel, begin_catch_up):
+        # A change is taken whole: what a channel has no room for it reads from the ring.
+        if _takes(item, change, channel, begin_catch_up):
+            for data, many in by_data.items():
                 channel.send(many, data)
 
 

@@ -8,6 +8,7 @@ accepting and reads the change log from where it stopped, as soon as it has work
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
 
 from heliograph import limits
@@ -91,7 +92,7 @@ class Lane:
         self._pending: deque[LaneItem | LaneMark] = deque()
         self._pending_changes = 0
         self._pending_bytes = 0
-        self._in_flight: Lsn | None = None
+        self._in_flight: Sequence[LaneItem] = ()
         self._is_running = False
         self._history = 0
         self._last_pushed: Lsn | None = None
@@ -108,15 +109,24 @@ class Lane:
         """Changes that wait for judgement or delivery."""
         return self._pending_changes
 
-    def first_unfinished(self) -> Lsn | None:
-        """Return the commit position of the first transaction not delivered yet."""
-        if self._in_flight is not None:
-            return self._in_flight
-        return self._pending[0].commit_lsn if self._pending else None
+    def first_unfinished(self, channel: SubscribedChannel | None = None) -> Lsn | None:
+        """Return the commit position of the first transaction not delivered yet.
+
+        What waits for one channel that has just begun may be older than what was delivered to the
+        others; it counts for that channel only.
+
+        Args:
+            channel: For whom; None: for the channels that have been live all the time.
+        """
+        waiting = chain(self._in_flight, self._pending)
+        positions = (
+            item.commit_lsn for item in waiting if item.only is None or item.only is channel
+        )
+        return min(positions, default=None)
 
     def is_idle(self) -> bool:
         """Tell whether nothing waits."""
-        return not self._pending and self._in_flight is None
+        return not self._pending and not self._in_flight
 
     def fail(self, _item: LaneItem | None = None) -> None:
         """Close every channel: a bug met the work of this lane."""
@@ -144,7 +154,7 @@ class Lane:
             return
         if not (self._is_running or self._services.must_look or item.needs_judge()):
             self._deliver_unasked(item)
-            self._last_pushed = item.commit_lsn
+            self._note_pushed(item)
             return
         if item.only is None and self._is_full():
             self._fall_behind(item)
@@ -156,8 +166,12 @@ class Lane:
         self._pending.extend(item.parts())
         self._pending_changes += len(item.matches)
         self._pending_bytes += item.size_bytes()
-        self._last_pushed = item.commit_lsn
+        self._note_pushed(item)
         self._start()
+
+    def _note_pushed(self, item: LaneItem) -> None:
+        if item.only is None:
+            self._last_pushed = item.commit_lsn
 
     def skip(self, commit_lsn: Lsn) -> bool:
         """Take nothing more of a transaction; false if that was said before."""
@@ -198,13 +212,13 @@ class Lane:
             while self._pending or (self.behind is not None and self._services.refill(self)):
                 items, mark = self._take()
                 if items:
-                    self._in_flight = items[0].commit_lsn
+                    self._in_flight = items
                     await self.work(items)
-                    self._in_flight = None
+                    self._in_flight = ()
                 if mark is not None:
                     mark.tell()
         finally:
-            self._in_flight = None
+            self._in_flight = ()
             self._is_running = False
             drained, self._drained = self._drained, []
             for call in drained:

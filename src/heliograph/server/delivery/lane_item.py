@@ -133,7 +133,9 @@ class LaneMark:
     Attributes:
         commit_lsn: Of the transaction that is the reason.
         tell: Tells it.
+        only: None: it concerns every channel, as with `LaneItem`.
     """
 
     commit_lsn: Lsn
     tell: Callable[[], None]
+    only: None = None

@@ -285,15 +285,16 @@ class ChangeSubscriptionService:
         Until it starts it takes nothing; then it reads from the ring what the other one has not
         been given.
         """
+        dispatcher = self._parts.dispatcher
         channel.owed = before.owed
-        channel.lag = Place(self._parts.dispatcher.last_dispatched(), END_OF_TRANSACTION)
+        channel.lag = Place(dispatcher.last_dispatched(), END_OF_TRANSACTION)
         self._members[channel] = []
         lane = self._add_groups(channel, planned, identity)
         old_lane = self._lane_of(before)
 
         def take_over() -> None:
-            channel.lag = before.lag or self._parts.dispatcher.finished_place(old_lane)
-            self._parts.dispatcher.start_catch_up(lane, channel)
+            channel.lag = before.lag or dispatcher.finished_place(old_lane, before)
+            dispatcher.start_catch_up(lane, channel)
 
         channel.take_over = take_over
 

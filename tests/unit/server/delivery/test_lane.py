@@ -161,6 +161,11 @@ class Services:
         self.dispatched = item.commit_lsn
         self.lane.push(item)
 
+    def push_owed(self, item, channel):
+        """Push what was dispatched before a channel began and is owed to it."""
+        self.kept = sorted([*self.kept, item], key=lambda kept: kept.commit_lsn)
+        self.lane.push(LaneItem(item.dispatched, item.matches, channel))
+
     async def settle(self):
         await asyncio.gather(*self.tasks)
 
@@ -398,3 +403,83 @@ async def test_what_waits_in_the_lane_of_a_new_channel_is_not_told_to_it_twice()
     assert outlet.told == ["10", "20", "30"]
     assert new_outlet.told == ["20", "30"]
     assert new.owed is None
+
+
+async def test_who_lags_is_not_held_to_have_what_waits_behind_the_past_of_a_new_channel():
+    services, plain, judged = Services(), Group(judged=False), Group(judged=True)
+    lagging, outlet = subscribed(services, plain)
+    new, _ = subscribed(services, judged)
+    outlet.is_full = True
+    services.push(item(plain, 110))
+    services.gate.clear()
+    services.push_owed(item(judged, 90), new)
+    await asyncio.sleep(0)
+    outlet.drain()
+    services.gate.set()
+    await services.settle()
+    assert outlet.told == ["110"]
+    assert lagging.lag is None
+
+
+async def test_a_new_channel_that_lags_reads_what_it_is_owed_of_the_past_once(monkeypatch):
+    monkeypatch.setattr(limits, "JUDGEMENT_BATCH_ROWS_MAX", 1)
+    services, group = Services(), Group(judged=True)
+    channel, outlet = subscribed(services, group)
+    waiting, go_on = asyncio.Event(), asyncio.Event()
+
+    async def judge(_lane, _question, items):
+        if items[0].commit_lsn == 95 and items[0].from_ring is None:
+            waiting.set()
+            await go_on.wait()
+        return object()
+
+    services.judge = judge
+    services.dispatched = Lsn(110)
+    outlet.is_full = True
+    services.push_owed(item(group, 90), channel)
+    services.push_owed(item(group, 95), channel)
+    await waiting.wait()
+    # It lags at 90, and may read on only when 95 was handed to it or kept back from it.
+    outlet.drain()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    go_on.set()
+    await services.settle()
+    assert outlet.told == ["90", "95"]
+
+
+async def test_an_overflown_lane_goes_on_behind_its_last_change_whatever_one_channel_is_owed(
+    monkeypatch,
+):
+    monkeypatch.setattr(limits, "LANE_PENDING_CHANGES_MAX", 1)
+    services, group = Services(), Group(judged=True)
+    channel, _ = subscribed(services, group)
+    services.gate.clear()
+    services.push(item(group, 100))
+    services.push_owed(item(group, 90), channel)
+    services.push(item(group, 110))
+    assert services.lane.behind == 100
+    services.gate.set()
+    await services.settle()
+
+
+async def test_a_channel_takes_all_frames_of_a_change_or_none():
+    services, first, second = Services(), Group(judged=False), Group(judged=False)
+    second.shown = ("id", "more")
+    second.entry.encode = lambda *_: "more"
+    channel, outlet = subscribed(services, first)
+    second.channels[channel] = (2,)
+    send = outlet.send_change
+
+    def send_and_fill(ids, data):
+        send(ids, data)
+        outlet.is_full = True
+
+    outlet.send_change = send_and_fill
+    both = item(first, 110)
+    both.matches.append(both.matches[0]._replace(group=second))
+    services.push(both)
+    outlet.drain()
+    await services.settle()
+    assert outlet.told == ["110", "more"]
+    assert channel.lag is None
