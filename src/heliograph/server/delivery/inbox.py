@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -191,7 +192,8 @@ class ChangeInbox:
     async def _work_off(self, waiting: _Waiting) -> None:
         """Prepare and dispatch the first one of those that wait."""
         if self._preparation.is_needed(waiting.transaction, waiting.change):
-            await self._preparation.prepare(waiting.transaction, waiting.change)
+            is_wanted = partial(self._is_first, waiting)
+            await self._preparation.prepare(waiting.transaction, waiting.change, is_wanted)
         if waiting.large is not None and self._is_first(waiting):
             if self._dispatcher.is_concerned(waiting.transaction):
                 await self._dispatcher.dispatch_large(waiting.large)
@@ -222,7 +224,9 @@ class ChangeInbox:
         changed = [relation.oid for relation in transaction.relations]
         changed.extend(relation.oid for relation in transaction.truncated)
         self._rights_log.rows_changed(changed, commit_lsn, xid)
-        change = self._rights_messages.read(transaction) if transaction.messages else None
+        change = None
+        if transaction.messages or transaction.messages_omitted:
+            change = self._rights_messages.read(transaction)
         if change is not None and self._preparation.may_change_rights(change):
             self._rights_log.definitions_changed(commit_lsn, xid)
         return change

@@ -6,13 +6,14 @@ only from the moment of reading on, and everything before it becomes ``resync``.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from heliograph import limits
-from heliograph.core.replication.lsn import MAX_LSN, Lsn
+from heliograph.core.replication.lsn import MAX_LSN, ZERO_LSN, Lsn
 from heliograph.core.replication.snapshot import Snapshot
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import UnavailableError
@@ -113,8 +114,13 @@ class Preparation:
         return False
 
     def distrust(self) -> None:
-        """Have everything known read again before the next transaction: messages were missed."""
+        """Have everything known read again before the next transaction: messages were missed.
+
+        Since when it has held was a position of the stream before, which means nothing in another.
+        """
         self._is_distrusted = True
+        for entry in self._registry.entries().values():
+            entry.valid_since = ZERO_LSN
 
     def may_change_rights(self, change: DefinitionChange) -> bool:
         """Tell whether a changed definition may concern any judgement."""
@@ -122,8 +128,20 @@ class Preparation:
             return True
         return any(self._rights_log.follows(oid) for oid in change.tables)
 
-    async def prepare(self, transaction: Transaction, change: DefinitionChange | None) -> None:
-        """Read again what the transaction changed; returns only when that succeeded."""
+    async def prepare(
+        self,
+        transaction: Transaction,
+        change: DefinitionChange | None,
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        """Read again what the transaction changed.
+
+        Args:
+            transaction: The next one to be dispatched.
+            change: What it changed, as far as messages say.
+            is_wanted: Asked after each attempt that failed: false once another history has begun,
+                in which the transaction may never become visible.
+        """
         concerned = set[int]() if change is None else self._concerned(change)
         if self._is_distrusted:
             concerned = set(self._registry.entries())
@@ -140,6 +158,8 @@ class Preparation:
             except UnavailableError as error:
                 _log.warning("catalog_not_readable", error=str(error))
                 await asyncio.sleep(_RETRY_S)
+                if not is_wanted():
+                    return
             else:
                 return
 
@@ -160,10 +180,12 @@ class Preparation:
         """Read all rights again if anybody's may have changed since the last look."""
         async with self._admin.connection() as connection:
             found = await rights_fingerprint(connection)
-        before, self._fingerprint = self._fingerprint, found
-        if self._rights.compare(await self._rights.look()) or before not in {"", found}:
+        is_other = self._fingerprint not in {"", found}
+        if self._rights.compare(await self._rights.look()) or is_other:
             async with self._reading_again:
                 await self._read_all()
+        # Not before: a reading that failed is to be repeated.
+        self._fingerprint = found
 
     async def read_again(self) -> None:
         """Read all rights again unless somebody else has done so meanwhile.

@@ -56,8 +56,9 @@ class Preparation:
     def is_needed(self, _transaction, _change):
         return self.needed
 
-    async def prepare(self, _transaction, _change):
-        await self.gate.wait()
+    async def prepare(self, _transaction, _change, is_wanted):
+        while is_wanted() and not self.gate.is_set():
+            await asyncio.sleep(0)
 
     def may_change_rights(self, _change):
         return False

@@ -8,7 +8,8 @@ from heliograph.server.delivery.rights_messages import DefinitionChange, RightsM
 
 
 class Carrying:
-    def __init__(self, *contents, prefix="heliograph.rights"):
+    def __init__(self, *contents, prefix="heliograph.rights", omitted=0):
+        self.messages_omitted = omitted
         self.messages = tuple(LogicalMessage(True, Lsn(1), prefix, text) for text in contents)
 
 
@@ -49,6 +50,11 @@ def test_an_index_concerns_nobody_and_other_prefixes_are_not_ours():
     assert messages.read(Carrying(content)) is None
     assert messages.read(Carrying(b"s {}", prefix="other")) is None
     assert messages.forged == 0
+
+
+def test_a_message_that_was_left_out_may_have_been_ours():
+    assert RightsMessages(b"s").read(Carrying(omitted=1)) == DefinitionChange(is_general=True)
+    assert RightsMessages(None).read(Carrying(omitted=1)) is None
 
 
 def test_several_messages_add_up():
