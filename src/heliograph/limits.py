@@ -70,21 +70,16 @@ OVERSIZE_SEGMENT_BYTES_MAX: Final = 128 * 1024
 #: Larger: others wait while one transaction is decoded and matched, and all is judged at once.
 TRANSACTION_ROWS_AT_ONCE_MAX: Final = 2_000
 
-#: Seconds that one segment waits for a connection without room that was in step until then.
-OVERSIZE_SEGMENT_WAIT_S: Final = 2.0
+#: Seconds that one segment waits for a connection without room that was in step until then. Only
+#: clients of the same role and claims wait for it.
+OVERSIZE_SEGMENT_WAIT_S: Final = 0.5
 
-#: Seconds that all segments of one transaction together may wait for connections; others wait as
-#: long. Those that have no room by then read the rest of it for themselves, at their own pace.
-OVERSIZE_WAIT_S: Final = 10.0
+#: Seconds that all segments of one transaction together may wait for such connections. Those that
+#: have no room by then read the rest of it for themselves, at their own pace.
+OVERSIZE_WAIT_S: Final = 2.0
 
-#: Seconds that one segment waits for an audience that still judges it, and that all segments of one
-#: transaction together do. Everybody else waits as long; an audience that needs longer is told
-#: `resync` instead of the rest.
-OVERSIZE_LANE_WAIT_S: Final = 5.0
-OVERSIZE_LANES_WAIT_S: Final = 120.0
-
-#: Oversize transactions kept on disk for connections that still read them, and for how many
-#: seconds. More, or later: the oldest one is removed, and who still reads it is told `resync`.
+#: Oversize transactions kept on disk for those who still read them, and for how many seconds.
+#: More, or later: the oldest one is removed, and who still reads it is told `resync`.
 OVERSIZE_KEPT_MAX: Final = 8
 OVERSIZE_KEPT_S_MAX: Final = 600.0
 
@@ -125,8 +120,8 @@ RING_TRANSACTION_OVERHEAD_BYTES: Final = 400
 #: Age in seconds of the oldest transaction kept.
 RING_AGE_S_MAX: Final = 600.0
 
-#: Transactions, and bytes of them, that may wait while one before them is prepared or delivered in
-#: segments; above that the reader pauses. A judgement waits for the stream, so that a pause longer
+#: Transactions, and bytes of them, that may wait while one before them is prepared; above that the
+#: reader pauses. A judgement waits for the stream, so that a pause longer
 #: than a few seconds makes `resync` of what is judged meanwhile; larger: more memory.
 INBOX_TRANSACTIONS_MAX: Final = 100_000
 INBOX_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -142,6 +137,13 @@ JUDGEMENT_TIMEOUT_S: Final = 1.0
 
 #: Connections that judge. Two cores profit from a few; each costs PostgreSQL about 10 MB.
 JUDGEMENT_CONNECTIONS_MAX: Final = 4
+
+#: Connections that slow judgements may hold, and what counts as one: the last one of the audience
+#: took longer than so many seconds, it asks about more rows, or its clients chose an expression
+#: that PostgreSQL judges. More connections: who is slow holds up who is not.
+JUDGEMENT_SLOW_CONNECTIONS_MAX: Final = 2
+JUDGEMENT_SLOW_S: Final = 0.1
+JUDGEMENT_SLOW_ROWS: Final = 2 * JUDGEMENT_BATCH_ROWS_MAX
 
 #: Attempts of one judgement whose snapshot does not yet see the transaction, before `resync`.
 JUDGEMENT_ATTEMPTS_MAX: Final = 20

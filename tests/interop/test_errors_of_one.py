@@ -88,3 +88,33 @@ async def test_every_error_stays_with_the_subscriber_who_causes_it(server):
         for trouble in ("endless", "lost"):
             await troubled.until(lambda topic=trouble: len(troubled.systems(topic)) > 1, 60)
             assert troubled.systems(trouble)[1]["status"] == "error"
+
+
+async def test_many_slow_filters_of_one_client_leave_the_others_their_connections(server):
+    server.sql(
+        "create table texts (id int primary key, body text)",
+        "create table chat (id int primary key)",
+        "alter table texts enable row level security",
+        "alter table chat enable row level security",
+        "create policy p on texts for select to authenticated using (true)",
+        "create policy p on chat for select to authenticated using (id > 0)",
+        "alter publication supabase_realtime add table texts, chat",
+    )
+    count = 40
+    async with (
+        connected(server) as hostile,
+        connected(server) as other,
+        await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql,
+    ):
+        for number in range(count):
+            # Each has a lane of its own, and takes some half a second for the text below.
+            slow = rf"body=match.^(.+)(.+)\1\2\1x$|^{number}$"
+            await hostile.join(f"h{number}", server.token(BOB), table("texts", filter=slow))
+        await other.join("chat", server.token("other"), table("chat"))
+        for number in range(1, 4):
+            await sql.execute("insert into texts values (%s, %s)", (number, "ab" * 280 + "cx"))
+            await sql.execute("insert into chat values (%s)", (number,))
+            await other.until(lambda number=number: len(other.changes("chat")) == number, 60)
+        # The others' rows were judged while most of those of the hostile client wait.
+        assert server.metrics()['heliograph_queue_depth{queue="lanes"}'] > count
+        assert other.errors("chat") == []

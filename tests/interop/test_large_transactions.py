@@ -126,6 +126,7 @@ async def test_a_large_transaction_is_judged_while_many_small_ones_follow(server
             " end $$",
         )
         await bob.until(lambda: len(bob.changes("c")) >= 15_000, 60)
+        await bob.until(lambda: len(bob.changes("b")) >= 600 or bob.errors("b"), 60)
         assert [change["record"]["id"] for change in bob.changes("c")] == [*range(1, 15_001)]
         assert [change["record"]["id"] for change in bob.changes("b")] == [*range(100, 60_001, 100)]
         assert len(bob.systems("b")) == len(bob.systems("c")) == 1
@@ -165,26 +166,29 @@ async def test_a_reader_that_stops_reading_loses_nothing_when_it_goes_on(server)
 async def test_an_audience_with_slow_policies_does_not_hold_up_the_others(server):
     server.sql(
         "create table slow (id int primary key)",
-        # 3 ms a row for one user: in time for one statement, too long for a segment.
+        # 3 ms a row for one user: in time for one statement, long for a transaction.
         "create function slowly() returns bool language plpgsql stable as $$ begin"
         " if auth.jwt() ->> 'sub' = 'slow' then perform pg_sleep(0.003); end if;"
         " return true; end $$",
         "alter table slow enable row level security",
         "create policy p on slow for select to authenticated using (slowly() and id is not null)",
-        "alter publication supabase_realtime add table slow",
+        "create table chat (id int primary key)",
+        "alter publication supabase_realtime add table slow, chat",
     )
     async with connected(server) as client:
         await client.join("slow", server.token("slow"), table("slow"))
         await client.join("quick", server.token("quick"), table("slow"))
+        await client.join("chat", server.service_role_key, table("chat"))
         server.sql("insert into slow select generate_series(1, 5000)")
         server.sql("insert into slow values (-1)")
+        server.sql("insert into chat values (1)")
+        await client.until(lambda: client.changes("chat"), 60)
         await client.until(lambda: len(client.changes("quick")) >= 5_001, 60)
-        assert len(client.changes("slow")) < 5_000
-        await client.until(lambda: ids(client, "slow")[-1:] == [-1], 60)
-        assert ids(client, "quick") == [*range(1, 5_001), -1]
-        assert client.errors("slow") == ["resync: transaction_too_slow"]
-        seen = ids(client, "slow")[:-1]
-        assert seen == list(range(1, len(seen) + 1))
+        # Judging takes it some 15 s; the others have everything long before.
+        assert len(client.changes("slow")) < 2_500
+        await client.until(lambda: ids(client, "slow")[-1:] == [-1], 120)
+        assert ids(client, "quick") == ids(client, "slow") == [*range(1, 5_001), -1]
+        assert client.errors("slow") == client.errors("quick") == []
 
 
 def ids(client, topic):

@@ -16,7 +16,7 @@ Source: https://www.postgresql.org/docs/current/ddl-rowsecurity.html
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 import psycopg
@@ -78,6 +78,7 @@ class Judgement:
         answers: For each batch the answer to each of its rows.
         relations_read: Oids of the relations that were read while judging.
         row_errors: Rows denied because judging them raised.
+        took_s: Seconds for which a connection was held.
     """
 
     snapshot: Snapshot
@@ -85,6 +86,7 @@ class Judgement:
     answers: tuple[tuple[RowAnswer, ...], ...] = ()
     relations_read: frozenset[int] = frozenset()
     row_errors: tuple[RowError, ...] = ()
+    took_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +204,19 @@ class Judge:
             message = f"role {role} passed row level security when the server started; restart it"
             raise RoleUnusableError(message)
         ask = _Asked(role, claims_json, batches, rights)
+        clock = asyncio.get_running_loop().time
         async with self._connection(role) as connection:
-            try:
-                return await self._judge_together(connection, ask)
-            except psycopg.Error as error:
-                if not is_row_error(error):
-                    raise
-            return await self._judge_in_parts(connection, ask)
+            began_s = clock()
+            judgement = await self._judge_on(connection, ask)
+            return replace(judgement, took_s=clock() - began_s)
+
+    async def _judge_on(self, connection: AsyncConnection, ask: _Asked) -> Judgement:
+        try:
+            return await self._judge_together(connection, ask)
+        except psycopg.Error as error:
+            if not is_row_error(error):
+                raise
+        return await self._judge_in_parts(connection, ask)
 
     @asynccontextmanager
     async def as_role(self, role: str, claims_json: str) -> AsyncGenerator[AsyncConnection]:

@@ -164,12 +164,25 @@ class OversizeTransaction:
         )
         return cls(transaction, _RowsInMemory(transaction.raw_rows), bounds=bounds)
 
+    def fold(self, wanted: Wanted) -> Iterator[None]:
+        """Do what all readers of the same tables share, unless it was done; yields turns.
+
+        Raises:
+            LimitExceededError: As `segments`; so for the others.
+            StorageError: As above.
+            RemoteProtocolError: As above.
+        """
+        readers = make_readers(self.mark.relations, wanted)
+        if readers and (self._folded is None or self._folded.wanted != wanted):
+            self._folded = yield from self._fold(self._rows(), readers, wanted)
+
     def segments(
         self, wanted: Wanted, *, after_sequence: int = -1
     ) -> Iterator[Sequence[RowChange]]:
         """Yield the folded changes in order of ``sequence``, a bounded number at a time.
 
         Empty segments are yielded while nothing is found, so that the caller can let others run.
+        Several may be read at the same time; `fold` first, so that each does not do it.
 
         Args:
             wanted: As for `Transaction.decode`.
@@ -181,18 +194,16 @@ class OversizeTransaction:
             StorageError: If the spill can not be read; as above.
             RemoteProtocolError: If a wanted row is malformed; as above.
         """
-        if self._spill is None:
-            message = "the rows of an oversize transaction did not fit on the disk"
-            raise LimitExceededError(message)
-        readers = make_readers(self.mark.relations, wanted)
-        if not readers:
-            return
+        spill = self._rows()
+        for _ in self.fold(wanted):
+            yield ()
         folded = self._folded
         if folded is None or folded.wanted != wanted:
-            folded = self._folded = yield from self._fold(self._spill, readers, wanted)
+            return
+        readers = make_readers(self.mark.relations, wanted)
         suspects, changes = folded.suspects, folded.changes
         place = bisect_right(changes, after_sequence, key=_sequence)
-        for segment in self._scan(self._spill, readers, after_sequence + 1):
+        for segment in self._scan(spill, readers, after_sequence + 1):
             found: list[RowChange] = []
             for sequence, reader, row, _ in segment.rows:
                 if suspects.is_empty or not suspects.concerns(reader, row):
@@ -204,6 +215,12 @@ class OversizeTransaction:
                 place = until
             yield found
 
+    def _rows(self) -> RowRecords:
+        if self._spill is None:
+            message = "the rows of an oversize transaction did not fit on the disk"
+            raise LimitExceededError(message)
+        return self._spill
+
     def close(self) -> None:
         """Give the spill back; idempotent. The sink calls it when it has read the rows."""
         if self._spill is not None:
@@ -211,14 +228,14 @@ class OversizeTransaction:
 
     def _fold(
         self, spill: RowRecords, readers: dict[int, RowReader], wanted: Wanted
-    ) -> Generator[Sequence[RowChange], None, _Folded]:
+    ) -> Generator[None, None, _Folded]:
         """Do the first two passes, yielding nothing but turns for others."""
         suspects = _Suspects(self._bounds)
         for segment in self._scan(spill, readers):
             for _, reader, row, _ in segment.rows:
                 if reader.has_key:
                     suspects.note(reader, row)
-            yield ()
+            yield
         folds: dict[int, RowFold] = {}
         if not suspects.is_empty:
             for segment in self._scan(spill, readers):
@@ -227,7 +244,7 @@ class OversizeTransaction:
                         fold = folds.setdefault(reader.relation.oid, RowFold())
                         fold.add(reader, row, sequence, size)
                 self._check_held(folds)
-                yield ()
+                yield
         changes = [change for fold in folds.values() for change in fold.changes()]
         changes.sort(key=_sequence)
         return _Folded(wanted, suspects, changes)

@@ -7,6 +7,7 @@ end, so that every change of rights that it may have seen is known here.
 
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,6 +81,12 @@ class Audience(Protocol):
     role: str
     claims_json: str
     timeouts_in_a_row: int
+    judged_s: float
+
+    @property
+    def has_judged_filters(self) -> bool:
+        """Whether its clients chose expressions that PostgreSQL judges."""
+        ...
 
 
 class AudienceJudge:
@@ -89,7 +96,7 @@ class AudienceJudge:
         """Wire the parts."""
         self._parts = parts
         self._counters = parts.counters
-        self._slow_gate = asyncio.Semaphore(1)
+        self._slow_gate = asyncio.Semaphore(limits.JUDGEMENT_SLOW_CONNECTIONS_MAX)
         self._logged_errors: set[tuple[int, str, str]] = set()
 
     @property
@@ -133,16 +140,14 @@ class AudienceJudge:
             return Judgement(state.snapshot, state)
         began = self._parts.clock.monotonic_s()
         try:
-            if audience.timeouts_in_a_row:
-                # One slow audience after the other: the rest keep the connections.
-                async with self._slow_gate:
-                    judgement = await self._judge_once(audience, question)
-            else:
+            # Those that may take long share some of the connections: the rest keep the others.
+            async with self._slow_gate if _may_be_slow(audience, question) else nullcontext():
                 judgement = await self._judge_once(audience, question)
         except JudgementUnavailableError as error:
             if error.timed_out:
                 raise
             return None
+        audience.judged_s = judgement.took_s
         self._counters.judgements += 1
         self._counters.judged_rows += question.row_count
         self._parts.metrics.judgement_seconds.observe(self._parts.clock.monotonic_s() - began)
@@ -211,3 +216,13 @@ class AudienceJudge:
             if entry is not None and entry.valid_since > commit_lsn:
                 return True
         return False
+
+
+def _may_be_slow(audience: Audience, question: Question) -> bool:
+    """Tell whether a judgement may hold its connection longer than others should wait."""
+    return (
+        audience.has_judged_filters
+        or audience.timeouts_in_a_row > 0
+        or audience.judged_s > limits.JUDGEMENT_SLOW_S
+        or question.row_count > limits.JUDGEMENT_SLOW_ROWS
+    )

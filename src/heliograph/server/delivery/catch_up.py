@@ -2,13 +2,14 @@
 
 It left the live flow at a place (`SubscribedChannel.lag`). Whatever follows that place is read
 from the ring, judged again under today's rights and sent as its connection drains. When it has
-been given everything before its lane's next unfinished transaction it is live again; both happen
-without an await in between, so nothing is lost or sent twice. What it misses of a transaction that
-is being dispatched in segments it reads when that is over.
+been given everything that its lane has given to those who are live, it is live again; both happen
+without an await in between, so nothing is lost or sent twice. While those have only a part of a
+transaction it waits until they have all of it.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 from heliograph import limits
@@ -33,18 +34,10 @@ class RingReader(Protocol):
         """Return the commit position of the last dispatched transaction."""
         ...
 
-    def is_amid_segments(self) -> bool:
-        """Tell whether a transaction is being dispatched in segments."""
-        ...
-
-    async def wait_dispatched(self) -> None:
-        """Wait until that one is dispatched."""
-        ...
-
-    def items_for(
-        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel, after_sequence: int
-    ) -> Iterator[LaneItem | None]:
-        """Match one transaction from the ring against one channel, step by step.
+    def items(
+        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None
+    ) -> AsyncGenerator[LaneItem | None]:
+        """Match one transaction from the ring against one channel, behind its place.
 
         Raises:
             LimitExceededError: If its rows can not be had any more; so for the others.
@@ -72,10 +65,10 @@ async def _catch_up(reader: RingReader, lane: Lane, channel: SubscribedChannel) 
         if not reader.ring.covers(_start(place)):
             channel.resync("fell_behind")
             return
-        transactions = _next(reader, lane, channel, place)
-        if not transactions and reader.is_amid_segments():
-            # Live channels have a part of it already.
-            await reader.wait_dispatched()
+        transactions, end = _next(reader, lane, place)
+        if not transactions and (lane.amid is not None or place > Place(end, END_OF_TRANSACTION)):
+            # Those who are live have a part of what comes next, or are not as far.
+            await asyncio.wait((lane.moved(),))
             continue
         if not transactions:
             channel.lag = None
@@ -93,17 +86,23 @@ def _start(place: Place) -> Lsn:
     return place.commit_lsn if whole else Lsn(place.commit_lsn - 1)
 
 
-def _next(
-    reader: RingReader, lane: Lane, channel: SubscribedChannel, place: Place
-) -> list[Transaction]:
-    """Read what follows a place, up to the first transaction that the lane has not delivered."""
+def _next(reader: RingReader, lane: Lane, place: Place) -> tuple[list[Transaction], Lsn]:
+    """Read what follows a place, up to where the lane has given everything to those who are live.
+
+    Returns:
+        The next transactions, and the position up to which the lane is done.
+    """
     oids = {group.entry.description.oid for group in lane.groups.values()}
     found, _ = reader.ring.after(_start(place), oids, _TRANSACTIONS_AT_ONCE)
-    unfinished = lane.first_unfinished(channel)
-    end = reader.last_dispatched() if unfinished is None else Lsn(unfinished - 1)
-    if lane.behind is not None:
-        end = min(end, lane.behind)
-    return [transaction for transaction in found if transaction.commit_lsn <= end]
+    end = finished_up_to(lane, reader.last_dispatched())
+    return [transaction for transaction in found if transaction.commit_lsn <= end], end
+
+
+def finished_up_to(lane: Lane, last_dispatched: Lsn) -> Lsn:
+    """Return the commit position up to which a lane has given live channels everything."""
+    unfinished = lane.first_unfinished()
+    end = last_dispatched if unfinished is None else Lsn(unfinished - 1)
+    return end if lane.behind is None else min(end, lane.behind)
 
 
 async def _give(
@@ -115,15 +114,14 @@ async def _give(
     """
     turn = _Turn(lane, channel)
     for transaction in transactions:
-        place = channel.lag
-        if place is None or channel.is_closed:
+        async with aclosing(reader.items(lane, transaction, channel)) as items:
+            async for item in items:
+                for part in () if item is None else item.parts():
+                    if not await turn.add(part):
+                        return
+        await asyncio.sleep(0)
+        if channel.lag is None or channel.is_closed:
             return
-        after = place.sequence if transaction.commit_lsn == place.commit_lsn else -1
-        for item in reader.items_for(lane, transaction, channel, after):
-            for part in () if item is None else item.parts():
-                if not await turn.add(part):
-                    return
-            await asyncio.sleep(0)
         truncated = _is_truncated(lane, channel, transaction)
         if not await turn.finish(transaction.commit_lsn, at_once=truncated):
             return

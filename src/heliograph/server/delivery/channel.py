@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from heliograph.core.replication.lsn import ZERO_LSN, Lsn
+from heliograph.core.replication.lsn import Lsn
 from heliograph.ports.change_subscriptions import ChangeOutlet
 from heliograph.server.delivery.counters import DeliveryCounters
 
@@ -39,7 +39,6 @@ class SubscribedChannel:
 
     Attributes:
         owed: Position it began at; None once a change behind it was delivered.
-        registered_at: Commit position of the last transaction dispatched before it was registered.
         lag: Last place delivered, while lagging; None otherwise.
         is_closed: Whether it ended.
         is_catching_up: Whether a task reads from the ring for it.
@@ -58,7 +57,6 @@ class SubscribedChannel:
         "lag",
         "outlet",
         "owed",
-        "registered_at",
         "take_over",
     )
 
@@ -78,7 +76,6 @@ class SubscribedChannel:
         """
         self.outlet = outlet
         self.owed: StreamPosition | None = None
-        self.registered_at: Lsn = ZERO_LSN
         self.lag: Place | None = None
         self.is_closed = False
         self.is_catching_up = False

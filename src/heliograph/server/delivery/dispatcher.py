@@ -1,9 +1,9 @@
 """From a transaction to the lanes it concerns; catch-up and refill for all lanes."""
 
-import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from heliograph.core.changelog.ring import Ring
@@ -17,7 +17,7 @@ from heliograph.core.replication.transaction import Transaction
 from heliograph.ports.clock import Clock
 from heliograph.postgres.judge import Judgement
 from heliograph.server.delivery.audience_judge import AudienceJudge
-from heliograph.server.delivery.catch_up import catch_up
+from heliograph.server.delivery.catch_up import catch_up, finished_up_to
 from heliograph.server.delivery.channel import (
     END_OF_TRANSACTION,
     Place,
@@ -83,8 +83,8 @@ class Dispatcher:
         self._parts = parts
         self._leave_events = parts.rules.leave_events is LeaveEvents.DELETE
         self._last_dispatched = ZERO_LSN
-        self.large = LargeTransactions(self, parts.clock)
-        self._reading = RingReading(parts.ring, self, leave_events=self._leave_events)
+        self.large = LargeTransactions(self._needed_from, parts.clock)
+        self._reading = RingReading(parts.ring, self, parts.clock, leave_events=self._leave_events)
 
     def lane(self, role: str, claims_json: str, judged: frozenset[FilterTerm]) -> Lane:
         """Return the lane of an audience, made when it is new.
@@ -121,16 +121,12 @@ class Dispatcher:
         for lane in self.lanes.values():
             lane.restart()
 
-    def finished_place(self, lane: Lane | None, channel: SubscribedChannel) -> Place:
-        """Return the place up to which a lane has given a live channel everything."""
-        unfinished = None if lane is None else lane.first_unfinished(channel)
-        place = self.large.place
-        if place is not None and unfinished in {None, place.commit_lsn}:
-            return place
-        end = self._last_dispatched if unfinished is None else Lsn(unfinished - 1)
-        if lane is not None and lane.behind is not None:
-            end = min(end, lane.behind)
-        return Place(end, END_OF_TRANSACTION)
+    def finished_place(self, lane: Lane | None) -> Place:
+        """Return the place up to which a lane has given its live channels everything."""
+        if lane is None:
+            return Place(self._last_dispatched, END_OF_TRANSACTION)
+        end = finished_up_to(lane, self._last_dispatched)
+        return lane.amid or Place(end, END_OF_TRANSACTION)
 
     # --- dispatching ----------------------------------------------------------------------------
 
@@ -142,48 +138,39 @@ class Dispatcher:
                 return True
         return False
 
-    def dispatch(self, transaction: Transaction) -> None:
-        """Match a transaction and give each lane its part.
+    def keep(self, rows: OversizeTransaction) -> None:
+        """Keep the rows of a transaction that is dispatched next, if anybody will read them."""
+        if self.is_concerned(rows.mark):
+            self.large.keep(rows)
+        else:
+            rows.close()
 
-        The rows of a large one were dispatched before (`dispatch_large`).
-        """
-        if self.is_concerned(transaction) and not is_large(transaction):
+    def dispatch(self, transaction: Transaction) -> None:
+        """Match a transaction and give each lane its part; one with many rows each lane reads."""
+        if self.is_concerned(transaction):
+            work = self._leave_to_lanes if is_large(transaction) else self._dispatch_rows
             self._parts.supervisor.call(
-                self._dispatch_rows, transaction, name="dispatch", on_failure=self._not_dispatched
+                work, transaction, name="dispatch", on_failure=self._not_dispatched
             )
         for relation in transaction.truncated:
             self.resync_table(relation.oid, "truncated", transaction)
         self._last_dispatched = transaction.commit_lsn
-        if self.large.place is not None:
-            self.large.finish()
 
-    def _dispatch_rows(self, transaction: Transaction) -> None:
-        changes = transaction.decode(self.key_places(transaction))
-        self.dispatch_changes(transaction, changes)
+    def _leave_to_lanes(self, transaction: Transaction) -> None:
+        self.counters.row_changes += transaction.row_count
+        audiences = {
+            group.audience
+            for relation in transaction.relations
+            for group in self.index.groups(relation.oid)
+        }
+        for audience in audiences:
+            self.lanes[audience].leave_to_ring(transaction.commit_lsn)
 
     def _not_dispatched(self, transaction: Transaction) -> None:
         self.resync_tables(transaction, "internal_error")
 
-    async def dispatch_large(self, large: OversizeTransaction) -> None:
-        """Give each lane its part of a transaction with many rows, segment by segment."""
-        try:
-            await self.large.dispatch(large)
-        except Exception as error:  # noqa: BLE001 - as in `dispatch`: other transactions go on
-            failed = partial(self._not_dispatched, large.mark)
-            self._parts.supervisor.note(error, name="dispatch", on_failure=failed)
-
-    def dispatch_segment(self, transaction: Transaction, changes: Sequence[RowChange]) -> None:
-        """Give each lane its part of a segment.
-
-        A table may have been read anew since the segment before. If it differs from the rows now,
-        its subscribers were told when that was found.
-        """
-        places, _ = self.adopted(transaction)
-        known = [change for change in changes if change.relation.oid in places]
-        self.dispatch_changes(transaction, known)
-
-    def dispatch_changes(self, transaction: Transaction, changes: Sequence[RowChange]) -> None:
-        """Give each lane its part of some changes of one transaction."""
+    def _dispatch_rows(self, transaction: Transaction) -> None:
+        changes = transaction.decode(self.key_places(transaction))
         self.counters.row_changes += len(changes)
         dispatched = DispatchedTransaction(transaction)
         items: dict[Audience, LaneItem] = {}
@@ -264,37 +251,12 @@ class Dispatcher:
             for group in lane.groups.values():
                 yield from group.channels
 
-    def concerned_channels(self, transaction: Transaction) -> Iterator[SubscribedChannel]:
-        """Yield the channels of the tables of a transaction."""
-        for relation in transaction.relations:
-            for group in self.index.groups(relation.oid):
-                yield from group.channels
-
-    async def wait_idle(self, timeout_s: float) -> None:
-        """Wait until no lane has work left, or the time is over."""
-        drained = [self._drained(lane) for lane in self.lanes.values() if not lane.is_idle()]
-        if drained:
-            await asyncio.wait(drained, timeout=max(0.0, timeout_s))
-
-    def leave_behind(self, transaction: Transaction) -> None:
-        """Tell lanes that still have work ``resync`` instead of the rest of a transaction."""
-        busy = [lane for lane in self.lanes.values() if not lane.is_idle() and lane.behind is None]
-        oids = {relation.oid for relation in transaction.relations} if busy else set[int]()
-        for lane in busy:
-            groups = [g for g in lane.groups.values() if g.entry.description.oid in oids]
-            if groups and lane.skip(transaction.commit_lsn):
-                for group in groups:
-                    tell_resync(lane, group, "transaction_too_slow", transaction, None)
-
-    def _drained(self, lane: Lane) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        lane.on_drained(done)
-        return future
+    def _needed_from(self) -> Lsn | None:
+        """Return the lowest position behind which somebody reads the ring."""
+        lags = (channel.lag.commit_lsn for channel in self.channels() if channel.lag is not None)
+        within = (Lsn(commit_lsn - 1) for commit_lsn in lags)
+        behind = (lane.behind for lane in self.lanes.values() if lane.behind is not None)
+        return min(chain(within, behind), default=None)
 
     def observe_written(self, commit_time_us: int) -> None:
         """Note that changes of a transaction were queued for clients."""
@@ -326,15 +288,9 @@ class Dispatcher:
 
         self._parts.supervisor.spawn(work(), name="catch_up", on_failure=failed)
 
-    def refill(self, lane: Lane) -> bool:
-        """Push what an overflown lane missed; see `RingReading.refill`."""
-        return self._reading.refill(lane)
-
-    def item_for(
-        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel
-    ) -> LaneItem | None:
-        """Match one transaction against one channel; see `RingReading.item_for`."""
-        return self._reading.item_for(lane, transaction, channel)
+    async def refill(self, lane: Lane) -> None:
+        """Give an overflown lane what it missed; see `RingReading.refill`."""
+        await self._reading.refill(lane)
 
     async def judge(self, lane: Lane, question: Question, items: Sequence[LaneItem]) -> Judgement:
         """Judge; see `AudienceJudge.judge`."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from heliograph.core.matching.visibility import OldShown, Told
 from heliograph.core.replication.row_change import ChangeKind, RowChange
+from heliograph.core.replication.transaction import Transaction
 from heliograph.postgres.judge import Judgement
 from heliograph.server.delivery.channel import Place, SubscribedChannel
 from heliograph.server.delivery.counters import DeliveryCounters
@@ -98,7 +99,7 @@ def _takes(
     transaction = item.dispatched.transaction
     if channel.lag is not None or channel.is_closed:
         return False
-    if channel.owed is not None and not _is_owed(item, channel, channel.owed):
+    if channel.owed is not None and not _is_owed(transaction, channel, channel.owed):
         return False
     if channel.has_room():
         return True
@@ -110,17 +111,8 @@ def _takes(
     return False
 
 
-def _is_owed(item: LaneItem, channel: SubscribedChannel, owed: StreamPosition) -> bool:
-    """Tell whether a transaction belongs to a subscription that has just begun.
-
-    What was dispatched before it was registered and is owed all the same comes to it alone; it
-    may wait in the lane for others as well.
-    """
-    transaction = item.dispatched.transaction
-    if item.only is not None:
-        return channel.is_owed(transaction.xid, transaction.commit_lsn)
-    if transaction.commit_lsn <= channel.registered_at:
-        return False
+def _is_owed(transaction: Transaction, channel: SubscribedChannel, owed: StreamPosition) -> bool:
+    """Tell whether a transaction belongs to a subscription that has just begun."""
     if transaction.commit_lsn >= owed.insert_lsn:
         # A lane goes on in commit order: from here on all is owed.
         channel.owed = None

@@ -16,7 +16,6 @@ from heliograph.core.replication.transaction import Transaction
 from heliograph.ports.change_source import SourceIdentity
 from heliograph.ports.clock import Clock
 from heliograph.server.delivery.dispatcher import Dispatcher
-from heliograph.server.delivery.large_transactions import is_large
 from heliograph.server.delivery.positions import Unsettled
 from heliograph.server.delivery.preparation import Preparation
 from heliograph.server.delivery.progress import StreamProgress
@@ -133,20 +132,14 @@ class ChangeInbox:
     def receive_transaction(self, transaction: Transaction) -> None:
         """Keep a transaction and dispatch it, or have it wait for the catalog."""
         change = self._keep(transaction)
-        if is_large(transaction):
-            large = OversizeTransaction.in_memory(transaction)
-            self._put(_Waiting(transaction, change, large))
-        elif self._waiting or self._preparation.is_needed(transaction, change):
+        if self._waiting or self._preparation.is_needed(transaction, change):
             self._put(_Waiting(transaction, change, None))
         else:
             self._dispatcher.dispatch(transaction)
         self.receive_progress(transaction.end_lsn)
 
     async def receive_oversize(self, transaction: OversizeTransaction) -> None:
-        """Have a transaction too large for memory delivered segment by segment.
-
-        It is read from its file while the stream goes on: judging its rows waits for the stream.
-        """
+        """Do the same with a transaction too large for memory; its rows stay in their file."""
         self._put(_Waiting(transaction.mark, self._keep(transaction.mark), transaction))
         self.receive_progress(transaction.mark.end_lsn)
 
@@ -172,7 +165,7 @@ class ChangeInbox:
 
     @property
     def waiting(self) -> int:
-        """Transactions that wait: for a preparation, or for a large one before them."""
+        """Transactions that wait for the catalog, or behind one that does."""
         return len(self._waiting)
 
     async def run(self) -> None:
@@ -194,12 +187,9 @@ class ChangeInbox:
         if self._preparation.is_needed(waiting.transaction, waiting.change):
             is_wanted = partial(self._is_first, waiting)
             await self._preparation.prepare(waiting.transaction, waiting.change, is_wanted)
-        if waiting.large is not None and self._is_first(waiting):
-            if self._dispatcher.is_concerned(waiting.transaction):
-                await self._dispatcher.dispatch_large(waiting.large)
-            else:
-                waiting.large.close()
         if self._is_first(waiting):  # otherwise another history began
+            if waiting.large is not None:
+                self._dispatcher.keep(waiting.large)
             self._dispatcher.dispatch(waiting.transaction)
             self._waiting.popleft()
             self._waiting_bytes -= waiting.transaction.size_bytes

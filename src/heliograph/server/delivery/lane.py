@@ -1,14 +1,15 @@
 """A lane: the ordered work of one audience (role, claims, and the filters PostgreSQL judges).
 
 Every channel belongs to one audience, so order within a lane is order within each channel, and a
-slow judgement holds up nobody else. Work waits in the lane up to a bound; above it the lane stops
-accepting and reads the change log from where it stopped, as soon as it has worked off the rest.
+slow judgement holds up nobody else. Work waits in the lane up to a bound; above it, and where a
+transaction has many rows, the lane stops accepting and reads the change log from there, as soon as
+it has worked off the rest.
 """
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
 
 from heliograph import limits
@@ -17,7 +18,7 @@ from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import JudgementUnavailableError, RoleUnusableError, UnavailableError
 from heliograph.postgres.judge import Judgement
-from heliograph.server.delivery.channel import SubscribedChannel, close_failed
+from heliograph.server.delivery.channel import Place, SubscribedChannel, close_failed
 from heliograph.server.delivery.handing_over import HandOverServices, deliver
 from heliograph.server.delivery.judging import Question
 from heliograph.server.delivery.lane_item import LaneItem, LaneMark
@@ -52,8 +53,8 @@ class LaneServices(HandOverServices, Protocol):
         """Tell whether rights may have changed between a commit and its judgement."""
         ...
 
-    def refill(self, lane: "Lane") -> bool:
-        """Push what the lane missed, from the ring; false when there is nothing (more)."""
+    async def refill(self, lane: "Lane") -> None:
+        """Give the lane more of what it missed, from the ring, or let it be live again."""
         ...
 
     def start_catch_up(self, lane: "Lane", channel: SubscribedChannel) -> None:
@@ -69,8 +70,13 @@ class Lane:
         claims_json: The claims.
         audience: Both, and the filter terms that PostgreSQL judges for every channel here.
         channels: How many bindings of each channel are filed under this lane.
-        behind: Last transaction accepted before the lane overflowed; None while it is live.
+        behind: Position up to which everything was accepted before the lane overflowed, or before
+            a transaction with many rows; what comes behind it is read from the ring. None while
+            the lane is live.
+        amid: Last place given to the live channels, if that is within a transaction.
+        history: Grows when another history begins: what was read before it is void.
         timeouts_in_a_row: Judgements that timed out since the last that did not.
+        judged_s: Seconds that the last judgement took.
     """
 
     def __init__(
@@ -87,18 +93,23 @@ class Lane:
         self.audience = (role, claims_json, judged)
         self.groups: dict[tuple[object, ...], BindingGroup] = {}
         self.behind: Lsn | None = None
+        self.amid: Place | None = None
+        self.history = 0
         self.timeouts_in_a_row = 0
+        self.judged_s = 0.0
         self._services = services
         self._pending: deque[LaneItem | LaneMark] = deque()
         self._pending_changes = 0
         self._pending_bytes = 0
-        self._in_flight: Sequence[LaneItem] = ()
+        self._in_flight: Lsn | None = None
         self._is_running = False
-        self._history = 0
-        self._last_pushed: Lsn | None = None
-        self._skipped: Lsn | None = None
-        self._drained: list[Callable[[], None]] = []
+        self._moved: asyncio.Future[None] | None = None
         self._begin_catch_up = partial(services.start_catch_up, self)
+
+    @property
+    def has_judged_filters(self) -> bool:
+        """Whether its clients chose expressions that PostgreSQL judges."""
+        return bool(self.audience[2])
 
     def channels(self) -> set[SubscribedChannel]:
         """Return the channels of all its groups."""
@@ -109,74 +120,63 @@ class Lane:
         """Changes that wait for judgement or delivery."""
         return self._pending_changes
 
-    def first_unfinished(self, channel: SubscribedChannel | None = None) -> Lsn | None:
-        """Return the commit position of the first transaction not delivered yet.
-
-        What waits for one channel that has just begun may be older than what was delivered to the
-        others; it counts for that channel only.
-
-        Args:
-            channel: For whom; None: for the channels that have been live all the time.
-        """
-        waiting = chain(self._in_flight, self._pending)
-        positions = (
-            item.commit_lsn for item in waiting if item.only is None or item.only is channel
-        )
-        return min(positions, default=None)
+    def first_unfinished(self) -> Lsn | None:
+        """Return the commit position of the first transaction not delivered yet."""
+        if self._in_flight is not None:
+            return self._in_flight
+        return self._pending[0].commit_lsn if self._pending else None
 
     def is_idle(self) -> bool:
         """Tell whether nothing waits."""
-        return not self._pending and not self._in_flight
+        return not self._pending and self._in_flight is None
 
     def fail(self, _item: LaneItem | None = None) -> None:
         """Close every channel: a bug met the work of this lane."""
         close_failed(self.channels())
 
-    def on_drained(self, call: Callable[[], None]) -> None:
-        """Have ``call`` called once nothing waits any more."""
-        if self.is_idle():
-            call()
-        else:
-            self._drained.append(call)
+    def moved(self) -> asyncio.Future[None]:
+        """Return what is done when the lane has worked on; to be awaited with `asyncio.wait`."""
+        if self._moved is None:
+            self._moved = asyncio.get_running_loop().create_future()
+        return self._moved
+
+    def _move(self) -> None:
+        moved, self._moved = self._moved, None
+        if moved is not None and not moved.done():
+            moved.set_result(None)
 
     def restart(self) -> None:
         """Drop what waits or is being judged: it belongs to a history that ended."""
-        self._history += 1
+        self.history += 1
         self._pending.clear()
         self._pending_changes = self._pending_bytes = 0
-        self.behind = None
+        self.behind = self.amid = None
         for channel in self.channels():
             channel.lag = channel.owed = None
 
     def push(self, item: LaneItem) -> None:
         """Take work; delivers at once when nobody has to be asked and nothing waits."""
-        if item.only is None and (self.behind is not None or item.commit_lsn == self._skipped):
+        if self.behind is not None:
             return
         if not (self._is_running or self._services.must_look or item.needs_judge()):
             self._deliver_unasked(item)
-            self._note_pushed(item)
-            return
-        if item.only is None and self._is_full():
-            self._fall_behind(item)
-            return
-        self.append(item)
+        elif self.is_full():
+            self.leave_to_ring(item.commit_lsn)
+        else:
+            self.append(item)
 
     def append(self, item: LaneItem) -> None:
-        """Queue work whatever waits already (refilling an overflown lane, or one channel)."""
+        """Queue work whatever waits already: refilling an overflown lane."""
         self._pending.extend(item.parts())
         self._pending_changes += len(item.matches)
         self._pending_bytes += item.size_bytes()
-        self._note_pushed(item)
         self._start()
 
-    def _note_pushed(self, item: LaneItem) -> None:
-        if item.only is None:
-            self._last_pushed = item.commit_lsn
-
-    def skip(self, commit_lsn: Lsn) -> bool:
-        """Take nothing more of a transaction; false if that was said before."""
-        is_new, self._skipped = self._skipped != commit_lsn, commit_lsn
-        return is_new
+    def leave_to_ring(self, commit_lsn: Lsn) -> None:
+        """Accept nothing from a transaction on, and read on from there once the rest is done."""
+        if self.behind is None:
+            self.behind = Lsn(commit_lsn - 1)
+            self._start()
 
     def tell_in_order(self, mark: LaneMark) -> None:
         """Have something told behind everything that waits, and before what comes later."""
@@ -186,7 +186,8 @@ class Lane:
         self._pending.append(mark)
         self._start()
 
-    def _is_full(self) -> bool:
+    def is_full(self) -> bool:
+        """Tell whether as much waits as may wait."""
         return (
             self._pending_changes > limits.LANE_PENDING_CHANGES_MAX
             or self._pending_bytes > limits.LANE_PENDING_BYTES_MAX
@@ -197,32 +198,35 @@ class Lane:
             self._is_running = True
             self._services.spawn_lane(self)
 
-    def _fall_behind(self, item: LaneItem) -> None:
-        """Stop accepting, and remember from where to read the ring.
-
-        If an earlier part of the same transaction was accepted (it is too large for memory, and
-        comes in segments), reading starts with its mark in the ring, which is told as ``resync``.
-        """
-        last = self._last_pushed or item.commit_lsn
-        self.behind = Lsn(last - 1) if last == item.commit_lsn else last
-
     async def run(self) -> None:
         """Work until nothing waits."""
         try:
-            while self._pending or (self.behind is not None and self._services.refill(self)):
+            while self._pending or self.behind is not None:
+                if not self._pending:
+                    await self._services.refill(self)
+                    self._move()
+                    continue
                 items, mark = self._take()
                 if items:
-                    self._in_flight = items
-                    await self.work(items)
-                    self._in_flight = ()
+                    self._in_flight = items[0].commit_lsn
+                    await self.work_live(items)
+                    self._in_flight = None
                 if mark is not None:
                     mark.tell()
+                self._move()
         finally:
-            self._in_flight = ()
+            self._in_flight = None
             self._is_running = False
-            drained, self._drained = self._drained, []
-            for call in drained:
-                call()
+            self._move()
+
+    async def work_live(self, items: Sequence[LaneItem]) -> None:
+        """Do `work` for all who are live, and note if that ends amid a transaction."""
+        history, last = self.history, items[-1]
+        place = Place(last.commit_lsn, last.matches[-1].change.sequence)
+        await self.work(items)
+        if history == self.history:
+            self.amid = None if last.is_last else place
+        self._move()
 
     def _take(self) -> tuple[list[LaneItem], LaneMark | None]:
         """Take at least one item, up to the size of a good batch, or up to the next mark."""
@@ -242,8 +246,8 @@ class Lane:
 
     async def work(self, items: Sequence[LaneItem]) -> None:
         """Judge and deliver; what can not be judged becomes ``resync``."""
-        history = self._history
-        items = self._without_stale(items)
+        history = self.history
+        items = self._without_stale([item for item in items if item.drop_untaken()])
         if not items:
             return
         question = Question()
@@ -254,7 +258,7 @@ class Lane:
                 self._deliver_unasked(item)
             return
         judgement = await self._judge(question, items)
-        if history != self._history or judgement is None:
+        if history != self.history or judgement is None:
             return
         self.timeouts_in_a_row = 0
         for item in self._without_stale(items):

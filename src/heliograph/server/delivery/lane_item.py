@@ -51,8 +51,9 @@ class LaneItem:
     Attributes:
         dispatched: The transaction.
         matches: Its matches, in order of the changes.
-        only: The one channel that it is meant for; None for all.
-        from_ring: Set when ``only`` lags and reads this from the ring.
+        only: The one channel that it is meant for, which lags; None for all that are live.
+        from_ring: Set with ``only``: the attempt to give it.
+        is_last: Whether nothing of the transaction comes behind it.
         previous_sequence: Of the last change handed over. A change of keys that had to be split
             gives two changes of one sequence, which are told together.
     """
@@ -61,6 +62,7 @@ class LaneItem:
     matches: list[Match]
     only: SubscribedChannel | None = None
     from_ring: FromRing | None = None
+    is_last: bool = True
     previous_sequence: int = -1
 
     @property
@@ -78,6 +80,16 @@ class LaneItem:
             if match.group.needs_judge():
                 return True
         return False
+
+    def drop_untaken(self) -> bool:
+        """Drop what only channels that lag would get; false if that is everything."""
+        if self.only is None:
+            self.matches = [
+                match
+                for match in self.matches
+                if any(channel.lag is None for channel in match.group.channels)
+            ]
+        return bool(self.matches)
 
     def channels(self) -> set[SubscribedChannel]:
         """Return the channels that it is for."""
@@ -121,7 +133,9 @@ class LaneItem:
                 matches[end].change.sequence == matches[end - 1].change.sequence
             ):
                 end += 1
-            parts.append(LaneItem(self.dispatched, matches[start:end], self.only))
+            is_last = self.is_last and end == len(matches)
+            part = LaneItem(self.dispatched, matches[start:end], self.only, is_last=is_last)
+            parts.append(part)
             start = end
         return parts
 
@@ -133,9 +147,7 @@ class LaneMark:
     Attributes:
         commit_lsn: Of the transaction that is the reason.
         tell: Tells it.
-        only: None: it concerns every channel, as with `LaneItem`.
     """
 
     commit_lsn: Lsn
     tell: Callable[[], None]
-    only: None = None

@@ -1,16 +1,15 @@
-"""Transactions with many rows: dispatched segment by segment, and kept for whoever is slower.
+"""The rows of transactions with many rows, kept for whoever reads them segment by segment.
 
-All who are in step share one pass over the rows. Each segment waits until it is judged, and for
-connections without room, both a bounded time. A connection that has none by then lags, like any
-other: once the pass is over it reads the rest from the place where it stopped, at its own pace. An
-audience whose policies take longer is told ``resync`` instead of the rest: nobody else waits.
+Nobody waits for anybody: each lane reads such a transaction from the ring at its own pace
+(`RingReading.refill`), and so does a channel that has no room. What they share is kept here: the
+file that holds the rows, what became of keys that occur more than once, and the turns in which
+segments are decoded, one in each turn of the event loop.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
-
-import structlog
+from collections.abc import AsyncGenerator, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from heliograph import limits
 from heliograph.core.replication.oversize import OversizeTransaction
@@ -19,169 +18,133 @@ from heliograph.core.replication.row_message import Wanted
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import LimitExceededError, RemoteProtocolError, StorageError
 from heliograph.ports.clock import Clock
-from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
+from heliograph.server.delivery.channel import SubscribedChannel
 
 if TYPE_CHECKING:
-    from heliograph.core.replication.lsn import Lsn
+    from collections.abc import Callable
 
-_log = structlog.get_logger("heliograph.delivery")
+    from heliograph.core.replication.lsn import Lsn
 
 #: What reading the rows of a large transaction may raise: they are lost, and its tables are told.
 ROWS_LOST = (LimitExceededError, StorageError, RemoteProtocolError)
 
 
-class SegmentReceiver(Protocol):
-    """What large transactions need from delivery."""
-
-    def key_places(self, transaction: Transaction) -> dict[int, tuple[int, ...] | None]:
-        """Return where the keys of the subscribed tables stand."""
-        ...
-
-    def dispatch_segment(self, transaction: Transaction, changes: Sequence[RowChange]) -> None:
-        """Give each lane its part of some changes of one transaction."""
-        ...
-
-    def resync_table(self, table_oid: int, reason: str, transaction: Transaction) -> None:
-        """Tell every channel of a table."""
-        ...
-
-    def channels(self) -> Iterable[SubscribedChannel]:
-        """Return every channel, some more than once."""
-        ...
-
-    def concerned_channels(self, transaction: Transaction) -> Iterable[SubscribedChannel]:
-        """Return the channels of the tables of a transaction."""
-        ...
-
-    async def wait_idle(self, timeout_s: float) -> None:
-        """Wait until no lane has work left, or the time is over."""
-        ...
-
-    def leave_behind(self, transaction: Transaction) -> None:
-        """Tell lanes that still have work ``resync`` instead of the rest of a transaction."""
-        ...
-
-
 def is_large(transaction: Transaction) -> bool:
-    """Tell whether a transaction is handed on in segments."""
+    """Tell whether a transaction is read in segments."""
     return transaction.is_too_large or transaction.row_count > limits.TRANSACTION_ROWS_AT_ONCE_MAX
 
 
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """One transaction; ``folding`` is held while a reader does what all readers share."""
+
+    rows: OversizeTransaction
+    since_s: float
+    folding: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class LargeTransactions:
-    """See the module; belongs to the event loop.
+    """See the module; belongs to the event loop."""
 
-    Attributes:
-        place: Last place given to the lanes of the transaction that is being dispatched; None
-            while none is.
-    """
+    def __init__(self, needed_from: "Callable[[], Lsn | None]", clock: Clock) -> None:
+        """Start with none.
 
-    def __init__(self, receiver: SegmentReceiver, clock: Clock) -> None:
-        """Start with none."""
-        self._receiver = receiver
+        Args:
+            needed_from: Returns the lowest position behind which somebody reads, None if nobody.
+            clock: For ages.
+        """
+        self._needed_from = needed_from
         self._clock = clock
-        self._kept: dict[Lsn, tuple[OversizeTransaction, float]] = {}
-        self._is_over = asyncio.Event()
-        self.place: Place | None = None
+        self._kept: dict[Lsn, _Kept] = {}
+        self._turn = asyncio.Lock()
 
-    async def dispatch(self, large: OversizeTransaction) -> None:
-        """Give the lanes all changes of a transaction."""
-        mark = large.mark
-        if mark.is_too_large:
-            self._kept[mark.commit_lsn] = (large, self._clock.monotonic_s())
-        self._is_over.clear()
-        own = self.place = Place(mark.commit_lsn, -1)
-        patience = _Patience(self._clock)
-        try:
-            await self._wait_lanes(mark, patience)
-            for segment in large.segments(self._receiver.key_places(mark)):
-                if self.place is not own:  # another history began
-                    return
-                self._receiver.dispatch_segment(mark, segment)
-                await asyncio.sleep(0)
-                await self._wait_lanes(mark, patience)
-                await patience.wait_room(self._receiver.concerned_channels(mark))
-                if segment and self.place is own:
-                    own = self.place = Place(mark.commit_lsn, segment[-1].sequence)
-        except ROWS_LOST as error:
-            _log.warning("oversize_transaction_not_delivered", error=error.code)
-            for relation in mark.relations:
-                self._receiver.resync_table(relation.oid, "transaction_too_large", mark)
+    def keep(self, rows: OversizeTransaction) -> None:
+        """Keep the rows of an oversize transaction that is about to be dispatched."""
+        self._kept[rows.mark.commit_lsn] = _Kept(rows, self._clock.monotonic_s())
+        self._drop_excess()
 
-    async def _wait_lanes(self, mark: Transaction, patience: "_Patience") -> None:
-        """Wait until the lanes have judged what they were given, within bounds."""
-        began_s = self._clock.monotonic_s()
-        await self._receiver.wait_idle(min(patience.lanes_left_s, limits.OVERSIZE_LANE_WAIT_S))
-        patience.lanes_left_s -= self._clock.monotonic_s() - began_s
-        self._receiver.leave_behind(mark)
-
-    def finish(self) -> None:
-        """Let those who lag read the transaction that `dispatch` was about: it is dispatched."""
-        self.place = None
-        self._is_over.set()
-        self.release()
-
-    async def wait_finished(self) -> None:
-        """Wait until no transaction is being dispatched in segments."""
-        if self.place is not None:
-            await self._is_over.wait()
-
-    def segments(
+    async def segments(
         self, transaction: Transaction, wanted: Wanted, *, after_sequence: int
-    ) -> Iterator[Sequence[RowChange]]:
-        """Read the rows of a large transaction again; see `OversizeTransaction.segments`.
+    ) -> AsyncGenerator[Sequence[RowChange]]:
+        """Yield the rows of a large transaction; see `OversizeTransaction.segments`.
 
         Raises:
-            LimitExceededError: If its rows are not kept any more.
+            LimitExceededError: If its rows are not kept any more; so for the others.
+            StorageError: If they can not be read.
+            RemoteProtocolError: If they are malformed.
         """
-        if not transaction.is_too_large:
-            large = OversizeTransaction.in_memory(transaction)
-        elif (kept := self._kept.get(transaction.commit_lsn)) is not None:
-            large = kept[0]
-        else:
+        kept = self._find(transaction)
+        async with kept.folding:
+            for _ in kept.rows.fold(wanted):
+                await asyncio.sleep(0)
+        segments = iter(kept.rows.segments(wanted, after_sequence=after_sequence))
+        while True:
+            async with self._turn:
+                await asyncio.sleep(0)
+                segment = next(segments, None)
+            if segment is None:
+                return
+            yield segment
+
+    def _find(self, transaction: Transaction) -> _Kept:
+        kept = self._kept.get(transaction.commit_lsn)
+        if kept is None and transaction.is_too_large:
             message = "the rows of an oversize transaction are gone"
             raise LimitExceededError(message)
-        return large.segments(wanted, after_sequence=after_sequence)
+        if kept is None:
+            rows = OversizeTransaction.in_memory(transaction)
+            kept = self._kept[transaction.commit_lsn] = _Kept(rows, self._clock.monotonic_s())
+            self._drop_excess()
+        return kept
 
     def release(self) -> None:
-        """Remove what nobody reads any more, what is too old, and what is too many."""
+        """Remove what nobody reads any more, and what is too old."""
         if not self._kept:
             return
-        lags = [channel.lag for channel in self._receiver.channels() if channel.lag is not None]
-        needed = min(lags, default=None)
+        needed_from = self._needed_from()
         oldest_s = self._clock.monotonic_s() - limits.OVERSIZE_KEPT_S_MAX
-        for commit_lsn, (large, since_s) in tuple(self._kept.items()):
-            is_dispatched = self.place is None or self.place.commit_lsn != commit_lsn
-            is_read = needed is not None and needed < Place(commit_lsn, END_OF_TRANSACTION)
-            is_over = since_s < oldest_s or len(self._kept) > limits.OVERSIZE_KEPT_MAX
-            if is_dispatched and (not is_read or is_over):
-                large.close()
-                del self._kept[commit_lsn]
+        for commit_lsn, kept in tuple(self._kept.items()):
+            is_read = needed_from is not None and needed_from < commit_lsn
+            if not is_read or kept.since_s < oldest_s:
+                self._drop(commit_lsn)
 
     def restart(self) -> None:
         """Begin with another history."""
-        self.place = None
-        self._is_over.set()
-        for large, _ in self._kept.values():
-            large.close()
-        self._kept.clear()
+        for commit_lsn in tuple(self._kept):
+            self._drop(commit_lsn)
+
+    def _drop_excess(self) -> None:
+        """Keep a bounded number on disk, and as many in memory, which can be had again."""
+        for on_disk in (True, False):
+            same = [
+                lsn for lsn, kept in self._kept.items() if kept.rows.mark.is_too_large is on_disk
+            ]
+            for commit_lsn in same[: -limits.OVERSIZE_KEPT_MAX]:
+                self._drop(commit_lsn)
+
+    def _drop(self, commit_lsn: "Lsn") -> None:
+        self._kept.pop(commit_lsn).rows.close()
 
 
-class _Patience:
-    """How long the segments of one transaction wait: for lanes, and for connections."""
+class Patience:
+    """How long one lane waits for its connections while it reads one large transaction.
+
+    So that those who keep up share one reading. Who has no room by then reads the rest for himself.
+    """
 
     def __init__(self, clock: Clock) -> None:
+        """Begin with all of it."""
         self._clock = clock
-        self.lanes_left_s = limits.OVERSIZE_LANES_WAIT_S
         self._left_s = limits.OVERSIZE_WAIT_S
         self._given_up: set[SubscribedChannel] = set()
 
-    async def wait_room(self, channels: Iterable[SubscribedChannel]) -> None:
+    async def wait_room(self, channels: Collection[SubscribedChannel]) -> None:
         """Wait for the connections that were in step until now."""
-        waiting = {
+        waiting = [
             channel
             for channel in channels
             if channel.lag is None and not channel.has_room() and channel not in self._given_up
-        }
+        ]
         if not waiting or self._left_s <= 0:
             return
         began_s = self._clock.monotonic_s()

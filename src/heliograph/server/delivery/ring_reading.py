@@ -1,21 +1,33 @@
 """Reading the ring for a lane that overflowed, and for channels that lag."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
+
+import structlog
 
 from heliograph.core.changelog.ring import Ring
 from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.row_change import RowChange
 from heliograph.core.replication.transaction import Transaction
-from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
+from heliograph.ports.clock import Clock
+from heliograph.server.delivery.channel import SubscribedChannel
 from heliograph.server.delivery.groups import BindingGroup
 from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem, LaneMark
-from heliograph.server.delivery.large_transactions import LargeTransactions, is_large
+from heliograph.server.delivery.large_transactions import (
+    ROWS_LOST,
+    LargeTransactions,
+    Patience,
+    is_large,
+)
 
 if TYPE_CHECKING:
     from heliograph.server.delivery.groups import Match
+
+_log = structlog.get_logger("heliograph.delivery")
 
 #: Transactions that an overflown lane takes from the ring at once.
 _REFILL_TRANSACTIONS = 128
@@ -40,10 +52,6 @@ class Dispatching(Protocol):
         """Return where the keys stand, and the tables whose relation is not the catalog's."""
         ...
 
-    def start_catch_up(self, lane: Lane, channel: SubscribedChannel) -> None:
-        """Have a lagging channel read from the ring at its own pace."""
-        ...
-
 
 class RingReading:
     """Implements `catch_up.RingReader`; belongs to the event loop.
@@ -52,67 +60,55 @@ class RingReading:
         ring: The change log.
     """
 
-    def __init__(self, ring: Ring, dispatching: Dispatching, *, leave_events: bool) -> None:
+    def __init__(
+        self, ring: Ring, dispatching: Dispatching, clock: Clock, *, leave_events: bool
+    ) -> None:
         """Wire it.
 
         Args:
             ring: The change log.
             dispatching: The dispatcher.
+            clock: For durations.
             leave_events: Whether rows that leave a view are told.
         """
         self.ring = ring
         self._dispatching = dispatching
+        self._clock = clock
         self._leave_events = leave_events
 
     def last_dispatched(self) -> Lsn:
         """Return the commit position of the last dispatched transaction."""
         return self._dispatching.last_dispatched()
 
-    def is_amid_segments(self) -> bool:
-        """Tell whether a large transaction is being dispatched."""
-        return self._dispatching.large.place is not None
-
-    async def wait_dispatched(self) -> None:
-        """Wait until that one is dispatched."""
-        await self._dispatching.large.wait_finished()
-
-    def item_for(
+    async def items(
         self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None
-    ) -> LaneItem | None:
-        """Match one transaction from the ring against one lane, or one of its channels."""
-        if channel is not None and not channel.is_owed(transaction.xid, transaction.commit_lsn):
-            return None
-        tables, places = self._places_for(lane, transaction, channel)
-        changes = transaction.decode({oid: key for oid, key in places.items() if oid in tables})
-        return self._item(lane, transaction, channel, changes)
+    ) -> AsyncGenerator[LaneItem | None]:
+        """Match one transaction from the ring against a lane, or one of its channels that lags.
 
-    def items_for(
-        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel, after_sequence: int
-    ) -> Iterator[LaneItem | None]:
-        """Do the same for one channel step by step, from a place in the transaction on.
+        Yields:
+            Parts that are not empty, in order; None where a part would be.
 
         Raises:
             LimitExceededError: If the rows of an oversize transaction can not be had any more.
             StorageError: As above.
             RemoteProtocolError: As above.
         """
+        if channel is not None and not channel.is_owed(transaction.xid, transaction.commit_lsn):
+            return
+        tables, places = self._places_for(lane, transaction, channel)
+        after = _taken_of(transaction, channel)
         if not is_large(transaction):
-            item = self.item_for(lane, transaction, channel)
-            if item is not None:
-                item.matches = [m for m in item.matches if m.change.sequence > after_sequence]
-            yield item
+            changes = transaction.decode({oid: key for oid, key in places.items() if oid in tables})
+            left = [change for change in changes if change.sequence > after]
+            yield self._item(lane, transaction, channel, left)
             return
-        if not channel.is_owed(transaction.xid, transaction.commit_lsn):
-            return
-        _, places = self._places_for(lane, transaction, channel)
-        segments = self._dispatching.large.segments(
-            transaction, places, after_sequence=after_sequence
-        )
-        for changes in segments:
-            # A table may have been read anew since the segment before.
-            known, _ = self._dispatching.adopted(transaction)
-            agreeing = [change for change in changes if change.relation.oid in known]
-            yield self._item(lane, transaction, channel, agreeing)
+        segments = self._dispatching.large.segments(transaction, places, after_sequence=after)
+        async with aclosing(segments):
+            async for segment in segments:
+                # A table may have been read anew since the segment before.
+                known, _ = self._dispatching.adopted(transaction)
+                agreeing = [change for change in segment if change.relation.oid in known]
+                yield self._item(lane, transaction, channel, agreeing)
 
     def _places_for(
         self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None
@@ -151,48 +147,77 @@ class RingReading:
                     matches.append(match)
         return LaneItem(DispatchedTransaction(transaction), matches, channel) if matches else None
 
-    def refill(self, lane: Lane) -> bool:
-        """Push what an overflown lane missed; false when it is live again."""
-        if lane.behind is None:
-            return False
-        tables = {group.entry.description.oid for group in lane.groups.values()}
-        if not self.ring.covers(lane.behind):
+    async def refill(self, lane: Lane) -> None:
+        """Give an overflown lane that has nothing to do what it missed, or let it be live again."""
+        behind = lane.behind
+        if behind is None:
+            return
+        if not self.ring.covers(behind):
             lane.behind = None
             resync_each(lane.channels(), "fell_behind")
-            return False
-        while True:
-            after, _ = self.ring.after(lane.behind, tables, _REFILL_TRANSACTIONS)
-            # Those beyond wait to be dispatched, to this lane as well.
-            found = [kept for kept in after if kept.commit_lsn <= self.last_dispatched()]
-            for transaction in found:
-                if is_large(transaction) and not lane.is_idle():
-                    return True
-                self._refill_one(lane, transaction)
-                lane.behind = transaction.commit_lsn
-            if not lane.is_idle():
-                return True
-            if len(found) < _REFILL_TRANSACTIONS:
-                lane.behind = None
-                return False
-
-    def _refill_one(self, lane: Lane, transaction: Transaction) -> None:
-        if is_large(transaction):
-            self._leave_to_channels(lane, transaction)
             return
-        item = self.item_for(lane, transaction, None)
-        if item is not None:
-            lane.append(item)
+        tables = {group.entry.description.oid for group in lane.groups.values()}
+        after, _ = self.ring.after(behind, tables, _REFILL_TRANSACTIONS)
+        # Those beyond wait to be dispatched, to this lane as well.
+        found = [kept for kept in after if kept.commit_lsn <= self.last_dispatched()]
+        if not found:
+            lane.behind = None
+            self._dispatching.large.release()
+        elif is_large(found[0]):
+            await self._refill_large(lane, found[0])
+        else:
+            for transaction in takewhile(lambda kept: not is_large(kept), found):
+                await self._refill_one(lane, transaction)
+                lane.behind = transaction.commit_lsn
+                if lane.is_full():
+                    return
+
+    async def _refill_one(self, lane: Lane, transaction: Transaction) -> None:
+        """Queue a transaction for a lane; never waits, so that no other history can begin."""
+        async for item in self.items(lane, transaction, None):
+            if item is not None:
+                lane.append(item)
+        self._tell_truncated(lane, transaction)
+
+    async def _refill_large(self, lane: Lane, transaction: Transaction) -> None:
+        """Have all channels of a lane share the reading of a transaction with many rows."""
+        history, patience = lane.history, Patience(self._clock)
+        try:
+            async with aclosing(self.items(lane, transaction, None)) as items:
+                async for item in items:
+                    for part in () if item is None else item.parts():
+                        part.is_last = False
+                        await lane.work_live([part])
+                    if lane.history != history or not lane.groups:
+                        break
+                    await patience.wait_room(lane.channels())
+        except ROWS_LOST as error:
+            _log.warning("large_transaction_not_delivered", error=error.code)
+            self._tell_lost(lane, transaction)
+        if lane.history == history:
+            lane.amid = None
+            lane.behind = transaction.commit_lsn
+            self._tell_truncated(lane, transaction)
+
+    def _tell_truncated(self, lane: Lane, transaction: Transaction) -> None:
         emptied = {relation.oid for relation in transaction.truncated}
         for group in lane.groups.values():
             if group.entry.description.oid in emptied:
                 tell_resync(lane, group, "truncated", transaction, None)
 
-    def _leave_to_channels(self, lane: Lane, transaction: Transaction) -> None:
-        """Have each channel of a lane that has nothing to do read on from a transaction."""
-        for channel in lane.channels():
-            if channel.lag is None:
-                channel.lag = Place(Lsn(transaction.commit_lsn - 1), END_OF_TRANSACTION)
-                self._dispatching.start_catch_up(lane, channel)
+    def _tell_lost(self, lane: Lane, transaction: Transaction) -> None:
+        oids = {relation.oid for relation in transaction.relations}
+        for group in lane.groups.values():
+            if group.entry.description.oid in oids:
+                live = [channel for channel in group.channels if channel.lag is None]
+                resync_each(live, "transaction_too_large")
+
+
+def _taken_of(transaction: Transaction, channel: SubscribedChannel | None) -> int:
+    """Return the last change of a transaction that a channel that lags has been given."""
+    place = None if channel is None else channel.lag
+    within = place is not None and place.commit_lsn == transaction.commit_lsn
+    return place.sequence if place is not None and within else -1
 
 
 def _resync_owed(group: BindingGroup, reason: str, transaction: Transaction) -> None:

@@ -17,6 +17,8 @@ from heliograph.core.matching.filter_parser import FilterTerm
 from heliograph.core.matching.filters import BoundParameters, bind_parameters
 from heliograph.core.matching.predicates import equality_key
 from heliograph.core.matching.visibility import DeleteVisibility
+from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import RoleUnusableError, SubscriptionRefusedError
 from heliograph.ports.change_subscriptions import ChangeBinding, ChangeOutlet, ChangeSubscription
 from heliograph.ports.identity import Identity
@@ -256,22 +258,18 @@ class ChangeSubscriptionService:
         position: StreamPosition,
     ) -> None:
         """File the bindings and hand over what is owed of the past; runs without an await."""
+        dispatcher = self._parts.dispatcher
         channel.owed = position
-        channel.registered_at = self._parts.dispatcher.last_dispatched()
         self._members[channel] = []
         lane = self._add_groups(channel, planned, identity)
-        channel.catch_up = partial(self._parts.dispatcher.start_catch_up, lane, channel)
+        channel.catch_up = partial(dispatcher.start_catch_up, lane, channel)
+        oids = {plan.entry.description.oid for plan in planned}
         for transaction in self._parts.unsettled.not_seen_by(position.snapshot):
-            large = self._parts.dispatcher.large.place
-            is_begun = large is not None and large.commit_lsn == transaction.commit_lsn
-            if transaction.commit_lsn > self._parts.dispatcher.last_dispatched() and not is_begun:
-                continue
-            if transaction.is_too_large or is_begun:
-                channel.resync("transaction_too_large")
-                continue
-            item = self._parts.dispatcher.item_for(lane, transaction, channel)
-            if item is not None:
-                lane.push(item)
+            is_dispatched = transaction.commit_lsn <= dispatcher.last_dispatched()
+            if is_dispatched and oids & _changed_tables(transaction):
+                # It reads on from there, and takes what it is owed.
+                channel.lag = Place(Lsn(transaction.commit_lsn - 1), END_OF_TRANSACTION)
+                break
 
     def _register_successor(
         self,
@@ -293,7 +291,7 @@ class ChangeSubscriptionService:
         old_lane = self._lane_of(before)
 
         def take_over() -> None:
-            channel.lag = before.lag or dispatcher.finished_place(old_lane, before)
+            channel.lag = before.lag or dispatcher.finished_place(old_lane)
             dispatcher.start_catch_up(lane, channel)
 
         channel.take_over = take_over
@@ -346,6 +344,10 @@ class ChangeSubscriptionService:
             oid = group.entry.description.oid
             self._parts.dispatcher.index.remove(oid, group, group.equality)
             self._parts.dispatcher.drop_lane(lane)
+
+
+def _changed_tables(transaction: Transaction) -> set[int]:
+    return {relation.oid for relation in (*transaction.relations, *transaction.truncated)}
 
 
 def _judged_terms(planned: Collection[_Planned]) -> frozenset[FilterTerm]:

@@ -1,6 +1,7 @@
 """Order, overflow and lagging channels of one lane; the test plays the judge and the ring."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -130,8 +131,8 @@ class Services:
     def observe_written(self, _commit_time_us):
         pass
 
-    def refill(self, _lane):
-        return False
+    async def refill(self, lane):
+        lane.behind = None
 
     def start_catch_up(self, lane, channel):
         if not channel.is_held and not channel.is_catching_up:
@@ -146,28 +147,21 @@ class Services:
     def after(self, lsn, _oids, _limit):
         return [item.dispatched.transaction for item in self.kept if item.commit_lsn > lsn], None
 
-    def is_amid_segments(self):
-        return False
-
-    async def wait_dispatched(self):
-        raise AssertionError("nothing is dispatched in segments here")
-
-    def items_for(self, _lane, transaction, channel, _after_sequence):
+    async def items(self, _lane, transaction, channel):
         (item,) = [kept for kept in self.kept if kept.dispatched.transaction is transaction]
-        yield LaneItem(item.dispatched, item.matches, channel)
+        place = channel.lag
+        after = place.sequence if place.commit_lsn == transaction.commit_lsn else -1
+        matches = [match for match in item.matches if match.change.sequence > after]
+        yield LaneItem(item.dispatched, matches, channel)
 
     def push(self, item):
         self.kept.append(item)
         self.dispatched = item.commit_lsn
-        self.lane.push(item)
-
-    def push_owed(self, item, channel):
-        """Push what was dispatched before a channel began and is owed to it."""
-        self.kept = sorted([*self.kept, item], key=lambda kept: kept.commit_lsn)
-        self.lane.push(LaneItem(item.dispatched, item.matches, channel))
+        self.lane.push(replace(item))
 
     async def settle(self):
-        await asyncio.gather(*self.tasks)
+        while any(not task.done() for task in self.tasks):
+            await asyncio.gather(*self.tasks)
 
 
 def transaction(commit_lsn, *, changes=1, size_bytes=10):
@@ -243,19 +237,7 @@ async def test_a_lane_holds_no_more_bytes_than_its_bound_and_then_falls_behind()
     half = limits.LANE_PENDING_BYTES_MAX // 2 + 1
     for commit_lsn in (10, 20, 30, 40):
         services.push(item(group, commit_lsn, size_bytes=half))
-    assert services.lane.behind == 20
-    services.gate.set()
-    await services.settle()
-
-
-async def test_a_lane_that_overflows_within_a_transaction_reads_it_again_from_the_ring():
-    services, group = Services(), Group(judged=True)
-    subscribed(services, group)
-    services.gate.clear()
-    segment = limits.LANE_PENDING_CHANGES_MAX + 1
-    services.push(item(group, 10, changes=segment))
-    services.push(item(group, 10))
-    assert services.lane.behind == 9
+    assert services.lane.behind == 29
     services.gate.set()
     await services.settle()
 
@@ -320,20 +302,6 @@ async def test_a_lagging_channel_that_is_told_resync_is_live_and_gets_nothing_ol
     assert outlet.told == ["error resync: truncated", "30"]
 
 
-async def test_a_lane_that_is_too_slow_for_a_transaction_takes_nothing_more_of_it():
-    services, group = Services(), Group(judged=True)
-    _, outlet = subscribed(services, group)
-    services.gate.clear()
-    services.push(item(group, 10))
-    assert services.lane.skip(Lsn(10))
-    assert not services.lane.skip(Lsn(10))
-    services.push(item(group, 10))
-    services.push(item(group, 20))
-    services.gate.set()
-    await services.settle()
-    assert outlet.told == ["10", "20"]
-
-
 async def test_one_task_at_a_time_catches_up_for_a_channel():
     services, group = Services(), Group(judged=False)
     channel, outlet = subscribed(services, group)
@@ -391,76 +359,87 @@ async def test_what_waits_in_the_lane_of_a_new_channel_is_not_told_to_it_twice()
     services.gate.clear()
     services.push(item(group, 10))
     services.push(item(group, 20))
-    new, new_outlet = subscribed(services, group)
+    new, new_outlet = subscribed(services, group, started=False)
     # It does not see the transaction 20, which is dispatched and waits to be judged.
     new.owed = StreamPosition(Snapshot(15, 15, frozenset()), Lsn(15))
-    new.registered_at = Lsn(20)
-    (owed,) = [kept for kept in services.kept if kept.commit_lsn == 20]
-    services.lane.push(LaneItem(owed.dispatched, owed.matches, new))
+    new.lag = Place(Lsn(19), END_OF_TRANSACTION)
+    new.start()
     services.push(item(group, 30))
     services.gate.set()
     await services.settle()
     assert outlet.told == ["10", "20", "30"]
-    assert new_outlet.told == ["20", "30"]
+    services.push(item(group, 40))
+    await services.settle()
+    assert new_outlet.told == ["20", "30", "40"]
     assert new.owed is None
 
 
-async def test_who_lags_is_not_held_to_have_what_waits_behind_the_past_of_a_new_channel():
-    services, plain, judged = Services(), Group(judged=False), Group(judged=True)
-    lagging, outlet = subscribed(services, plain)
-    new, _ = subscribed(services, judged)
-    outlet.is_full = True
-    services.push(item(plain, 110))
-    services.gate.clear()
-    services.push_owed(item(judged, 90), new)
-    await asyncio.sleep(0)
-    outlet.drain()
-    services.gate.set()
-    await services.settle()
-    assert outlet.told == ["110"]
-    assert lagging.lag is None
-
-
-async def test_a_new_channel_that_lags_reads_what_it_is_owed_of_the_past_once(monkeypatch):
-    monkeypatch.setattr(limits, "JUDGEMENT_BATCH_ROWS_MAX", 1)
+async def test_who_lags_within_a_transaction_is_not_live_before_the_others_have_all_of_it():
     services, group = Services(), Group(judged=True)
     channel, outlet = subscribed(services, group)
+    _, quick = subscribed(services, group)
+    size = limits.LANE_ITEM_CHANGES_MAX
+    send = outlet.send_change
+
+    def send_and_fill(ids, data):
+        send(ids, data)
+        outlet.is_full = len(outlet.told) == 10
+
+    outlet.send_change = send_and_fill
     waiting, go_on = asyncio.Event(), asyncio.Event()
 
     async def judge(_lane, _question, items):
-        if items[0].commit_lsn == 95 and items[0].from_ring is None:
+        if items[0].matches[0].change.sequence == size and items[0].from_ring is None:
             waiting.set()
             await go_on.wait()
         return object()
 
     services.judge = judge
-    services.dispatched = Lsn(110)
-    outlet.is_full = True
-    services.push_owed(item(group, 90), channel)
-    services.push_owed(item(group, 95), channel)
+    services.push(item(group, 110, changes=2 * size))
     await waiting.wait()
-    # It lags at 90, and may read on only when 95 was handed to it or kept back from it.
+    assert channel.lag == Place(Lsn(110), 9)
+    # It has room again while the second half is judged: nothing of the first half may be lost.
     outlet.drain()
     for _ in range(20):
         await asyncio.sleep(0)
+    assert channel.lag == Place(Lsn(110), 9)
     go_on.set()
     await services.settle()
-    assert outlet.told == ["90", "95"]
+    assert len(quick.told) == len(outlet.told) == 2 * size
+    assert channel.lag is None
 
 
-async def test_an_overflown_lane_goes_on_behind_its_last_change_whatever_one_channel_is_owed(
-    monkeypatch,
-):
-    monkeypatch.setattr(limits, "LANE_PENDING_CHANGES_MAX", 1)
+async def test_who_comes_from_a_lane_that_was_further_waits_for_the_new_one():
     services, group = Services(), Group(judged=True)
-    channel, _ = subscribed(services, group)
+    subscribed(services, group)
     services.gate.clear()
-    services.push(item(group, 100))
-    services.push_owed(item(group, 90), channel)
-    services.push(item(group, 110))
-    assert services.lane.behind == 100
+    services.push(item(group, 10))
+    services.push(item(group, 20))
+    successor, outlet = subscribed(services, group, started=False)
+    successor.lag = Place(Lsn(20), END_OF_TRANSACTION)
+    successor.start()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert successor.lag is not None
     services.gate.set()
     await services.settle()
+    services.push(item(group, 30))
+    await services.settle()
+    assert outlet.told == ["30"]
+
+
+async def test_nothing_is_judged_for_whom_nothing_is_told():
+    services, group = Services(), Group(judged=True)
+    _, outlet = subscribed(services, group)
+    outlet.is_full = True
+    services.push(item(group, 10))
+    await services.tasks[0]
+    services.push(item(group, 20))
+    await services.tasks[-1]
+    assert services.judged_at_once == [1]
+    outlet.drain()
+    await services.settle()
+    assert outlet.told == ["10", "20"]
 
 
 async def test_a_channel_takes_all_frames_of_a_change_or_none():
