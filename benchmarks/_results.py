@@ -6,17 +6,18 @@ import platform
 from pathlib import Path
 
 
-def machine(postgres_major):
-    """Return what a figure means nothing without."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+def machine(postgres_major=None):
+    """Return what a figure means nothing without; no PostgreSQL where none took part."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
+    found = {
         "processor": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "postgres": postgres_major,
     }
+    return found if postgres_major is None else {**found, "postgres": postgres_major}
 
 
 def write_results(name, content):

@@ -8,7 +8,6 @@ and the share of the time that all pauses take.
 """
 
 import gc
-import json
 import multiprocessing
 import sys
 import time
@@ -16,6 +15,8 @@ from collections import deque
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from _results import machine, write_results
 
 from fixtures.pgoutput import (
     encode_begin,
@@ -88,6 +89,7 @@ def measure(is_calm):
 
 
 def main():
+    about = machine()
     context = multiprocessing.get_context("spawn")
     with context.Pool(1, maxtasksperchild=1) as pool:
         default = pool.apply(measure, (False,))
@@ -97,9 +99,7 @@ def main():
     print(f"longest pause, controlled / Python's defaults: {ratio:.2f}; share of time: {share:.2f}")
     print(f"Python's defaults: {default}")
     print(f"controlled:        {calm}")
-    results = Path(__file__).with_name("results")
-    results.mkdir(exist_ok=True)
-    (results / "gc_pauses.json").write_text(json.dumps({"default": default, "calm": calm}))
+    write_results("gc_pauses", {"default": default, "calm": calm, "machine": about})
 
 
 if __name__ == "__main__":

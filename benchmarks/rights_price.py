@@ -19,6 +19,8 @@ from psycopg import sql
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from _results import machine, write_results
+
 from fixtures.postgres import binaries_of, run_test_cluster
 from heliograph.postgres.judge import Judge
 from heliograph.postgres.judge_statement import RowBatch, build_statement
@@ -26,6 +28,7 @@ from heliograph.postgres.migrate import migrate
 from heliograph.postgres.rights_state import RightsQuestion
 
 ROUNDS = 300
+POSTGRES = 18
 USER = "00000000-0000-0000-0000-00000000000a"
 CLAIMS = json.dumps({"sub": USER, "role": "authenticated"})
 SIZES = {"small": (5, 20), "large": (50, 1_000)}
@@ -103,8 +106,8 @@ async def measure(url, size):
 
 
 def main():
-    results = {}
-    with run_test_cluster(binaries_of(18)) as cluster:
+    about, results = machine(POSTGRES), {}
+    with run_test_cluster(binaries_of(POSTGRES)) as cluster:
         for size in SIZES:
             results[size] = asyncio.run(measure(cluster.create_database(), size))
     for size, by_rows in results.items():
@@ -112,9 +115,7 @@ def main():
             base = medians["position only"]
             said = ", ".join(f"{name} {medians[name] / base:.2f}" for name in medians)
             print(f"{size}, {rows} rows: {said} (1.00 = {base * 1000:.2f} ms)")
-    folder = Path(__file__).with_name("results")
-    folder.mkdir(exist_ok=True)
-    (folder / "rights_price.json").write_text(json.dumps(results, indent=2))
+    write_results("rights_price", {**results, "machine": about})
 
 
 if __name__ == "__main__":
