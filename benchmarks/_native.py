@@ -50,8 +50,8 @@ def masked(text):
     return head + b"\0\0\0\0" + payload
 
 
-def handshake(server):
-    return _handshake(f"/realtime/v1/websocket?vsn=2.0.0&apikey={server.anon_key}")
+def handshake(key):
+    return _handshake(f"/realtime/v1/websocket?vsn=2.0.0&apikey={key}")
 
 
 def _handshake(path):
@@ -95,7 +95,7 @@ class Program:
 def subscribers(programs, server, count, join):
     """Have ``count`` sockets subscribe to a server; they take what comes."""
     folder = programs["subscribers"].parent
-    Path(folder, "handshake").write_bytes(handshake(server))
+    Path(folder, "handshake").write_bytes(handshake(server.anon_key))
     Path(folder, "join").write_bytes(masked(join))
     port = server.url.rsplit(":", 1)[1]
     texts = (folder / "handshake", folder / "join", ANSWER)

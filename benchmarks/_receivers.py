@@ -16,6 +16,11 @@ import sys
 import time
 from pathlib import Path
 
+from _native import ANSWER, handshake, join_text, masked
+
+#: For one answer of the process, or of the server to one subscriber.
+DEADLINE_S = 60.0
+
 
 class Receivers:
     """The process, as the benchmark sees it."""
@@ -30,22 +35,32 @@ class Receivers:
         )
         task = {"host": host, "port": int(port), "key": key, "tokens": tokens, "table": table}
         self._say(json.dumps(task))
-        answer = self.process.stdout.readline()
+        answer = self._answer()
         assert answer == "ready\n", answer
 
     def _say(self, line):
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            sys.exit("the receivers have ended: nothing was measured")
+
+    def _answer(self):
+        readable, _, _ = select.select([self.process.stdout], [], [], DEADLINE_S)
+        if not readable:
+            self.process.kill()
+            sys.exit(f"the receivers did not answer within {DEADLINE_S:.0f} s")
+        return self.process.stdout.readline()
 
     def counts(self):
         """Return the bytes that each subscriber got so far."""
         self._say("count")
-        return json.loads(self.process.stdout.readline())
+        return json.loads(self._answer())
 
     def stop(self):
         """End it; return the bytes per subscriber and the first one's frames with their times."""
         self._say("stop")
-        found = json.loads(self.process.stdout.readline())
+        found = json.loads(self._answer())
         self.process.wait(20)
         chunks = [(at, base64.b64decode(data)) for at, data in found["chunks"]]
         return found["bytes"], dated_frames(chunks)
@@ -80,51 +95,36 @@ def frame_at(data, place):
 # --- the process ----------------------------------------------------------------------------
 
 
-def masked(text):
-    payload = text.encode()
-    size = len(payload)
-    short = size < 126
-    head = bytes((0x81, 0x80 | size)) if short else bytes((0x81, 0xFE)) + size.to_bytes(2, "big")
-    return head + b"\0\0\0\0" + payload
-
-
-def open_subscriber(task, token):
-    connection = socket.create_connection((task["host"], task["port"]))
+def open_subscriber(address, key, token, table):
+    """Return the socket of a client that is subscribed to a table; it waits DEADLINE_S at most."""
+    connection = socket.create_connection(address, timeout=DEADLINE_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    path = f"/realtime/v1/websocket?vsn=2.0.0&apikey={task['key']}"
-    connection.sendall(
-        f"GET {path} HTTP/1.1\r\nHost: {task['host']}\r\nUpgrade: websocket\r\n"
-        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
-    )
+    connection.sendall(handshake(key))
     read_until(connection, b"\r\n\r\n")
-    entry = {"event": "*", "schema": "public", "table": task["table"]}
-    payload = {"config": {"postgres_changes": [entry]}, "access_token": token}
-    join = json.dumps(["1", "1", "realtime:t", "phx_join", payload])
-    connection.sendall(masked(join))
-    read_until(connection, b"Subscribed to PostgreSQL")
-    connection.settimeout(0)
+    connection.sendall(masked(join_text(table, token)))
+    read_until(connection, ANSWER.encode())
     return connection
 
 
 def read_until(connection, wanted):
-    found = b""
+    found, deadline_s = b"", time.monotonic() + DEADLINE_S
     while wanted not in found:
         data = connection.recv(65536)
-        if not data:
-            message = f"the server closed a subscriber: {found[-500:]!r}"
-            raise SystemExit(message)
+        if not data or time.monotonic() > deadline_s:
+            sys.exit(f"a subscriber did not get {wanted!r}, but {found[-500:]!r}")
         found += data
 
 
 def main():
     task = json.loads(sys.stdin.readline())
-    connections = [open_subscriber(task, token) for token in task["tokens"]]
+    address, key, table = (task["host"], task["port"]), task["key"], task["table"]
+    connections = [open_subscriber(address, key, token, table) for token in task["tokens"]]
     counts = [0] * len(connections)
     chunks = []
     poll = select.epoll()
     places = {}
     for place, connection in enumerate(connections):
+        connection.settimeout(0)
         poll.register(connection.fileno(), select.EPOLLIN)
         places[connection.fileno()] = (place, connection)
     poll.register(sys.stdin.fileno(), select.EPOLLIN)

@@ -9,8 +9,6 @@ that only receives the same backlog from a slot of its own (`received`).
 
 import argparse
 import contextlib
-import json
-import platform
 import select
 import signal
 import sys
@@ -25,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from _cheap_subscriber import CheapSubscriber
+from _native import cpu_s
+from _results import machine, write_results
 
 from fixtures.postgres import binaries_of, run_test_cluster
 from fixtures.server import run_server
@@ -46,6 +46,11 @@ do $$ begin
 end $$
 """
 GOALS = {"one-row": 40_000, "batches of 100": 100_000}
+POSTGRES = 18
+#: For one backlog to be received, delivered or kept.
+DEADLINE_S = 300.0
+#: Each look at the metrics costs the loop that is measured some time.
+LOOK_INTERVAL_S = 0.5
 SETTINGS = {"wal_sender_timeout": "0", "max_wal_size": "4GB"}
 
 
@@ -68,11 +73,13 @@ def receive_only(server, slot, rows):
         pgconn, began, seen = connection.pgconn, time.monotonic(), 0
         pgconn.nonblocking = 1
         while seen <= rows:
+            if time.monotonic() > began + DEADLINE_S:
+                sys.exit(f"{seen} of {rows} rows were received within {DEADLINE_S:.0f} s")
             size, frame = pgconn.get_copy_data(1)
             if size > 0:
                 seen += frame[0] == ord("w") and frame[25] == ord("I")
             else:
-                select.select([pgconn.socket], [], [])
+                select.select([pgconn.socket], [], [], 1.0)
                 pgconn.consume_input()
         return time.monotonic() - began
 
@@ -88,8 +95,7 @@ def went_on(server):
 
 
 def processor_s(server):
-    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100
+    return cpu_s(server.process.pid)
 
 
 def make_slot(server, slot):
@@ -104,11 +110,11 @@ def measure(server, rows, batch, first):
     make_slot(server, f"bare_{batch}")
     stopped(server)
     write_backlog(server, first, rows, batch)
-    cpu_s = processor_s(server)
+    used_s = processor_s(server)
     began = went_on(server)
-    frames = subscriber.count(b'"the end"')
+    frames = subscriber.count(b'"the end"', began + DEADLINE_S)
     delivered_s = time.monotonic() - began
-    delivered_cpu_s = processor_s(server) - cpu_s
+    delivered_cpu_s = processor_s(server) - used_s
     subscriber.socket.close()
     if frames != rows + 1:
         message = f"{frames} frames arrived instead of {rows + 1}"
@@ -117,10 +123,9 @@ def measure(server, rows, batch, first):
     before = kept(server)
     stopped(server)
     write_backlog(server, first + 10_000_000, rows, batch)
-    cpu_s = processor_s(server)
+    used_s = processor_s(server)
     began = went_on(server)
-    while kept(server) < before + transactions:
-        time.sleep(0.02)
+    wait_kept(server, before, before + transactions)
     kept_s = time.monotonic() - began
     return {
         "rows": rows,
@@ -131,7 +136,7 @@ def measure(server, rows, batch, first):
         "delivered_to_received": round(received_s / delivered_s, 2),
         "kept_to_received": round(received_s / kept_s, 2),
         "cpu_us_per_row_delivered": round(delivered_cpu_s / rows * 1e6, 1),
-        "cpu_us_per_row_kept": round((processor_s(server) - cpu_s) / rows * 1e6, 1),
+        "cpu_us_per_row_kept": round((processor_s(server) - used_s) / rows * 1e6, 1),
     }
 
 
@@ -139,13 +144,24 @@ def kept(server):
     return server.metrics()["heliograph_transactions_total"]
 
 
+def wait_kept(server, before, wanted):
+    """Wait for a number of transactions: two looks a second, and one when it should be reached."""
+    began = time.monotonic()
+    while (found := kept(server)) < wanted:
+        passed_s = time.monotonic() - began
+        if passed_s > DEADLINE_S:
+            sys.exit(f"{wanted - found:.0f} transactions were not kept within {DEADLINE_S:.0f} s")
+        left_s = (wanted - found) * passed_s / max(1, found - before)
+        time.sleep(min(LOOK_INTERVAL_S, max(0.02, left_s)))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--single", type=int, default=200_000, help="one-row transactions")
     parser.add_argument("--batched", type=int, default=500_000, help="rows in transactions of 100")
     wanted = parser.parse_args()
-    results = {}
-    with run_test_cluster(binaries_of(18), SETTINGS) as cluster:
+    about, results = machine(POSTGRES), {}
+    with run_test_cluster(binaries_of(POSTGRES), SETTINGS) as cluster:
         with tempfile.TemporaryDirectory() as folder:
             with run_server(cluster.create_database(), Path(folder)) as server:
                 server.sql(SCHEMA)
@@ -158,12 +174,9 @@ def main():
             f" kept, nobody subscribed / received only: {result['kept_to_received']:.2f}"
         )
         print(f"  {result}  (goal: {GOALS[name]} rows/s delivered)")
-    machine = {"processor": platform.processor(), "python": platform.python_version()}
     resyncs = sum(v for k, v in metrics.items() if k.startswith("heliograph_resyncs_total"))
     print(f"catch-ups: {metrics['heliograph_catch_ups_total']:.0f}; resyncs: {resyncs:.0f}")
-    folder = Path(__file__).with_name("results")
-    folder.mkdir(exist_ok=True)
-    (folder / "wal_drain.json").write_text(json.dumps({"machine": machine, **results}, indent=1))
+    write_results("wal_drain", {**results, "machine": about})
 
 
 if __name__ == "__main__":
