@@ -80,7 +80,7 @@ class Subscriber:
         if compiled.decide(judged) is not Verdict.YES:
             return []
         assert compiled.is_exact
-        shown = shown_columns(self._table, change.relation, self._selectable, parameters.select)
+        shown = shown_columns(self._table, self._selectable, parameters.select)
         encoder = ChangeEncoder(self._table, change.relation, shown)
         return [json.loads(encoder.encode(change.kind, change.new, change.old, time_us))]
 

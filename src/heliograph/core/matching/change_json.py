@@ -30,27 +30,22 @@ _TOO_LARGE: Final = b'["Error 413: Payload Too Large"]'
 
 
 def shown_columns(
-    table: TableDescription,
-    relation: Relation,
-    selectable: Container[str],
-    select: Container[str] | None = None,
+    table: TableDescription, selectable: Container[str], select: Container[str] | None = None
 ) -> tuple[str, ...]:
     """Choose the columns that one audience gets, in attribute order.
 
     Args:
-        table: The table.
-        relation: The version of it that the rows follow; what it does not carry is not shown.
+        table: The table; what the WAL does not carry of it is not shown.
         selectable: Columns that the role may SELECT.
         select: Columns that the subscription asked for; the primary key is always added. None
             means all.
     """
-    carried = {column.name for column in relation.columns}
     return tuple(
         [
             column.name
             for column in table.columns
-            if column.name in carried
-            and column.name in selectable
+            if column.name in selectable
+            and table.is_streamed(column)
             and (select is None or column.name in select or column.name in table.primary_key)
         ]
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from heliograph.core.matching.binding_parameters import BindingParameters
+from heliograph.core.matching.change_json import shown_columns
 from heliograph.core.matching.filter_parser import FilterTerm
 from heliograph.core.matching.filters import BoundTerm
 from heliograph.core.matching.predicates import CompiledFilter, compile_filter
@@ -93,7 +94,9 @@ class BindingGroup:
         self.is_withheld = why_withheld(entry, self.role, rules) is not None
         self._compiled = self._compiled_for = None
         self._statement = self._filter_statement = None
-        self.shown = shown_columns(entry, self.role, self.parameters)
+        self.shown = shown_columns(
+            entry.description, entry.rights[self.role].selectable, self.parameters.select
+        )
 
     def withhold(self) -> None:
         """Show nothing any more: the table or the role is gone."""
@@ -158,22 +161,6 @@ class BindingGroup:
             filters=expressions(self.filter().sql_terms, table.name),
             reads_tables=reads_tables,
         )
-
-
-def shown_columns(entry: TableEntry, role: str, parameters: BindingParameters) -> tuple[str, ...]:
-    """Return the columns that go out to a role: readable, streamed, and selected or key."""
-    table = entry.description
-    readable = entry.rights[role].selectable
-    wanted = None
-    if parameters.select is not None:
-        wanted = frozenset(parameters.select) | frozenset(table.primary_key)
-    return tuple(
-        column.name
-        for column in table.columns
-        if column.name in readable
-        and table.is_streamed(column)
-        and (wanted is None or column.name in wanted)
-    )
 
 
 def _asked(predicate: CompiledFilter, row: Row | None) -> Verdict:

@@ -117,9 +117,10 @@ def test_a_column_that_is_not_in_both_descriptions_is_our_own_fault(name: str) -
 def test_shown_columns_are_readable_selected_or_key_in_attribute_order(
     selectable: tuple[str, ...], select: tuple[str, ...] | None, expected: tuple[str, ...]
 ) -> None:
-    assert shown_columns(_TABLE, _RELATION, selectable, select) == expected
+    assert shown_columns(_TABLE, selectable, select) == expected
 
 
 def test_columns_that_the_stream_does_not_carry_are_not_shown() -> None:
-    relation = replace(_RELATION, columns=_RELATION.columns[:2])
-    assert shown_columns(_TABLE, relation, _ALL) == _ALL[:2]
+    table = replace(_TABLE, published_columns=frozenset(_ALL[:2]))
+    assert shown_columns(table, _ALL) == _ALL[:2]
+    assert shown_columns(table, _ALL, ("id", "big")) == ("id",)
