@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 _TABLE: Final = """
 select c.oid::bigint as oid, n.nspname as schema, c.relname as name, c.relkind::text as kind,
-       c.relreplident::text as replica_identity, c.relowner::bigint as owner_oid,
-       c.relrowsecurity as row_security, c.relforcerowsecurity as force_row_security,
+       c.relreplident::text as replica_identity, c.relrowsecurity as row_security,
        c.relpersistence = 'u' as is_unlogged, c.relispartition as is_partition,
        p.pubname is not null as is_published,
        case when current_setting('server_version_num')::int >= 180000
@@ -197,11 +196,9 @@ class Catalog:
             columns=described,
             primary_key=tuple(table["primary_key"]),
             replica_identity=ReplicaIdentity(table["replica_identity"]),
-            owner_oid=table["owner_oid"],
             is_published=table["is_published"],
             published_columns=None if published is None else frozenset(published),
             row_security=table["row_security"],
-            force_row_security=table["force_row_security"],
             is_unlogged=table["is_unlogged"],
             is_partition=table["is_partition"],
             via_root=table["via_root"],

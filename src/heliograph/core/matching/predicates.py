@@ -40,18 +40,11 @@ class CompiledFilter:
     Attributes:
         sql_terms: Terms that PostgreSQL must judge, in the client's order. When there are any,
             `decide` answers YES only for "nothing speaks against it so far".
-        reads: Places in ``Relation.columns`` that the filter looks at.
     """
 
     sql_terms: tuple[BoundTerm, ...]
-    reads: frozenset[int]
     _tests: tuple[tuple[int, _Test], ...]
     _is_undecidable: bool
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether `decide` alone is the answer."""
-        return not self.sql_terms
 
     def decide(self, row: Row) -> Verdict:
         """Judge a row version as far as Python can.
@@ -107,7 +100,6 @@ def compile_filter(
             tests.append((place, _compiled(term)))
     return CompiledFilter(
         sql_terms=tuple([term for term in terms if not term.is_decided_in_python]),
-        reads=frozenset([place for place, _ in tests]),
         _tests=tuple(tests),
         _is_undecidable=undecidable,
     )

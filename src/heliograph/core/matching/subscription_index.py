@@ -45,10 +45,6 @@ class SubscriptionIndex(Generic[G]):
         if index.is_empty():
             del self._tables[table_oid]
 
-    def tables(self) -> Iterable[int]:
-        """Return the oids of all tables that have groups."""
-        return self._tables.keys()
-
     def has_table(self, table_oid: int) -> bool:
         """Tell whether any group is filed under the table."""
         return table_oid in self._tables

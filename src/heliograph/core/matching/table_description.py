@@ -144,12 +144,10 @@ class TableDescription:
         columns: Columns that are not dropped, in attribute order.
         primary_key: Names of the primary key's columns in key order; empty when there is none.
         replica_identity: What the WAL carries of old rows.
-        owner_oid: Role that owns it.
         is_published: Whether the publication that we read contains it.
         published_columns: What the publication sends (``pg_publication_tables.attnames`` or its
             column list); None means every column that is not generated.
         row_security: ``relrowsecurity``.
-        force_row_security: ``relforcerowsecurity``: the owner is judged too.
         is_unlogged: Not written to the WAL, so never streamed.
         is_partition: Whether it is a partition of another table.
         via_root: ``publish_via_partition_root`` of the publication.
@@ -162,11 +160,9 @@ class TableDescription:
     columns: tuple[ColumnDescription, ...]
     primary_key: tuple[str, ...]
     replica_identity: ReplicaIdentity
-    owner_oid: int = 0
     is_published: bool = True
     published_columns: frozenset[str] | None = None
     row_security: bool = False
-    force_row_security: bool = False
     is_unlogged: bool = False
     is_partition: bool = False
     via_root: bool = False

@@ -68,10 +68,6 @@ class RightsLog:
         """Tell whether the relation's changes are seen."""
         return relation_oid in self._followed_since
 
-    def followed(self) -> Iterable[int]:
-        """Return the oids of all relations whose changes are seen."""
-        return self._followed_since.keys()
-
     def definitions_changed(self, commit_lsn: Lsn, xid: int) -> None:
         """Record a transaction that changed policies, grants, functions or roles."""
         self._definitions.add(commit_lsn, xid)

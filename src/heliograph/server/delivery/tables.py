@@ -22,13 +22,11 @@ class RelationLayout:
         relation: The relation version.
         places: For each column of the table, in attribute order, its place in a WAL row.
         key_places: Places of the primary key in a WAL row.
-        missing: Columns that the WAL does not carry at all.
     """
 
     relation: Relation
     places: tuple[int | None, ...]
     key_places: tuple[int, ...]
-    missing: frozenset[str]
 
 
 @dataclass(slots=True, eq=False)
@@ -91,14 +89,12 @@ def lay_out(table: TableDescription, relation: Relation) -> RelationLayout | Non
     places = {column.name: place for place, column in enumerate(relation.columns)}
     if not _types_agree(table.columns, relation, places):
         return None
-    missing = frozenset(column.name for column in table.columns if column.name not in places)
-    if any(table.is_streamed(column) for column in table.columns if column.name in missing):
+    if any(table.is_streamed(each) for each in table.columns if each.name not in places):
         return None
     return RelationLayout(
         relation=relation,
         places=tuple(places.get(column.name) for column in table.columns),
         key_places=tuple(places[name] for name in table.primary_key if name in places),
-        missing=missing,
     )
 
 

@@ -75,7 +75,6 @@ def test_removing_leaves_nothing_behind():
     index.remove(7, two, ("org", "a"))
     index.remove(7, rest, None)
     assert not index.has_table(7)
-    assert list(index.tables()) == []
     index.remove(7, rest, None)
     assert index.groups(7) == []
     assert index.candidates(changed(new=("1", "a"))) == []
