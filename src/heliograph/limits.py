@@ -120,9 +120,13 @@ RING_TRANSACTION_OVERHEAD_BYTES: Final = 400
 #: Age in seconds of the oldest transaction kept.
 RING_AGE_S_MAX: Final = 600.0
 
+#: Seconds between two looks for what is too old while nothing is appended. Larger: an idle server
+#: keeps the values of rows so much longer than RING_AGE_S_MAX.
+RING_AGE_CHECK_INTERVAL_S: Final = 1.0
+
 #: Transactions, and bytes of them, that may wait while one before them is prepared; above that the
-#: reader pauses. A judgement waits for the stream, so that a pause longer
-#: than a few seconds makes `resync` of what is judged meanwhile; larger: more memory.
+#: reader pauses. A judgement waits for the stream, so that a pause longer than a few seconds makes
+#: `resync` of what is judged meanwhile; larger: more memory.
 INBOX_TRANSACTIONS_MAX: Final = 100_000
 INBOX_BYTES_MAX: Final = 64 * 1024 * 1024
 

@@ -152,7 +152,7 @@ class Ring:
         self.evict(now_s)
 
     def evict(self, now_s: float) -> None:
-        """Drop what is too old or too much; call it from time to time when nothing is appended."""
+        """Drop what is too old or too much; to be called while nothing is appended as well."""
         bounds = self._bounds
         oldest_us = _us(now_s) - self._age_us_max
         while len(self._commit_lsns) and (

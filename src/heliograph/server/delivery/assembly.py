@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from heliograph import limits
 from heliograph.core.changelog.ring import Ring
 from heliograph.ports.change_source import ChangeSource
 from heliograph.ports.clock import Clock
@@ -106,6 +107,7 @@ async def run_delivery(options: DeliveryOptions) -> AsyncGenerator[Delivery]:
             positions.run(settle_interval_s=_SETTLE_INTERVAL_S),
             preparation.watch(),
             foundation.dependencies.retry(),
+            _forget_old(options.ring, options.clock),
         )
         tasks = [group.create_task(work) for work in works]
         try:
@@ -113,6 +115,13 @@ async def run_delivery(options: DeliveryOptions) -> AsyncGenerator[Delivery]:
         finally:
             for task in (*tasks, *supervisor.tasks):
                 task.cancel()
+
+
+async def _forget_old(ring: Ring, clock: Clock) -> None:
+    """Keep the ring to its age while nothing is appended, until cancelled."""
+    while True:
+        await asyncio.sleep(limits.RING_AGE_CHECK_INTERVAL_S)
+        ring.evict(clock.monotonic_s())
 
 
 @dataclass(frozen=True, slots=True)
