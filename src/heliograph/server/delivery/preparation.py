@@ -94,7 +94,8 @@ class Preparation:
         self._progress = parts.progress
         self._rules = parts.rules
         self._reading_again = asyncio.Lock()
-        self._seen_relations: set[int] = set()
+        #: By oid, in the order in which the stream brought them.
+        self._seen_relations: dict[int, None] = {}
         self._fingerprint = ""
         self._is_distrusted = False
         self.wildcards: WildcardSubscriptions | None = None
@@ -270,7 +271,10 @@ class Preparation:
         for relation in transaction.changed_relations:
             if relation.oid not in self._seen_relations and self.wildcards is not None:
                 await self.wildcards.expand(relation.oid)
-                self._seen_relations.add(relation.oid)
+                self._seen_relations[relation.oid] = None
+                if len(self._seen_relations) > limits.RELATIONS_MAX:
+                    # It is new again when it comes back: that costs a look at the catalog.
+                    del self._seen_relations[next(iter(self._seen_relations))]
 
 
 def _tell(group: BindingGroup, reason: str) -> None:

@@ -1,0 +1,74 @@
+"""What is remembered of the stream to tell which table is new to it."""
+
+import pytest
+
+from heliograph import limits
+from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.relation import Relation, ReplicaIdentity
+from heliograph.core.replication.transaction import Transaction
+from heliograph.postgres.catalog import Catalog
+from heliograph.server.delivery.preparation import Preparation, PreparationParts
+from heliograph.server.delivery.progress import StreamProgress
+from heliograph.server.delivery.rights_log import RightsLog
+from heliograph.server.delivery.rights_watch import RightsWatch
+from heliograph.server.delivery.serving import ServingRules
+from heliograph.server.delivery.table_registry import TableRegistry
+
+pytestmark = pytest.mark.asyncio
+
+
+class Wildcards:
+    def __init__(self):
+        self.expanded = []
+
+    def has_wildcards(self):
+        return True
+
+    async def expand(self, table_oid):
+        self.expanded.append(table_oid)
+
+
+async def nothing(*_arguments):
+    raise AssertionError("no table is in use: nothing is read")
+
+
+def preparation(wildcards):
+    rights = RightsWatch(nothing, reads_definitions=False)
+    parts = PreparationParts(
+        admin=None,
+        registry=TableRegistry(None, Catalog("supabase_realtime"), rights),
+        dispatcher=None,
+        rights_log=RightsLog(),
+        rights=rights,
+        progress=StreamProgress(request=lambda: None, nudge=nothing),
+        rules=ServingRules(),
+    )
+    made = Preparation(parts)
+    made.wildcards = wildcards
+    return made
+
+
+def describing(oid):
+    return Transaction(
+        commit_lsn=Lsn(10),
+        end_lsn=Lsn(11),
+        xid=1,
+        commit_time_us=0,
+        relations=(),
+        truncated=(),
+        messages=(),
+        row_count=0,
+        size_bytes=10,
+        is_too_large=False,
+        changed_relations=(Relation(oid, "public", f"t{oid}", ReplicaIdentity.FULL, ()),),
+    )
+
+
+async def test_the_table_seen_longest_ago_gives_way_when_there_are_too_many(monkeypatch):
+    monkeypatch.setattr(limits, "RELATIONS_MAX", 2)
+    wildcards = Wildcards()
+    made = preparation(wildcards)
+    for oid in (1, 2, 2, 3):
+        await made.prepare(describing(oid), None, lambda: True)
+    assert wildcards.expanded == [1, 2, 3]
+    assert [made.is_needed(describing(oid), None) for oid in (1, 2, 3)] == [True, False, False]
