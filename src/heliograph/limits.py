@@ -105,6 +105,10 @@ TRANSACTION_MESSAGES_BYTES_MAX: Final = 1024 * 1024
 #: Table descriptions that one replication connection may send; each takes some kilobytes.
 RELATIONS_MAX: Final = 50_000
 
+#: Readers of rows kept, one for each version of a table and choice of its key. Above it they are
+#: made anew, some microseconds each; larger: some kilobytes of memory each.
+ROW_READERS_MAX: Final = 1_000
+
 # --- Change log (ring) ---------------------------------------------------------------------
 
 #: Bytes of transactions kept for late or slow subscribers. Larger: longer catch-up, more memory.
@@ -130,6 +134,18 @@ RING_AGE_CHECK_INTERVAL_S: Final = 1.0
 INBOX_TRANSACTIONS_MAX: Final = 100_000
 INBOX_BYTES_MAX: Final = 64 * 1024 * 1024
 
+#: Waiting transactions dispatched before other tasks get their turn. Larger: sockets wait longer
+#: while a queue is worked off; smaller: more overhead per transaction.
+DISPATCHED_PER_TURN_MAX: Final = 500
+
+#: Transactions that an overflown lane takes from the ring at once. Larger: more decoded rows in
+#: memory for each such lane; smaller: the tables' index is searched more often.
+REFILL_TRANSACTIONS_MAX: Final = 128
+
+#: Seconds between two looks at what not everybody's snapshot sees yet. Larger: each judgement looks
+#: through more transactions; smaller: more queries on a busy server.
+SETTLE_INTERVAL_S: Final = 0.25
+
 # --- Judgement -----------------------------------------------------------------------------
 
 #: Row versions judged by one SQL statement. Measured: 1.5-3 µs per (row, claims) at 100 against
@@ -151,6 +167,35 @@ JUDGEMENT_SLOW_ROWS: Final = 2 * JUDGEMENT_BATCH_ROWS_MAX
 
 #: Attempts of one judgement whose snapshot does not yet see the transaction, before `resync`.
 JUDGEMENT_ATTEMPTS_MAX: Final = 20
+
+#: First and last wait before such an attempt, in seconds. The wait doubles. Smaller: more queries
+#: for nothing; larger: changes arrive late where commits become visible late.
+JUDGEMENT_REPEAT_WAIT_FIRST_S: Final = 0.0005
+JUDGEMENT_REPEAT_WAIT_LAST_S: Final = 0.25
+
+#: Seconds to wait until the stream has passed the moment of a judgement, or of a reading of the
+#: catalog. It is asked and nudged, so waiting longer is a fault: `resync`.
+STREAM_WAIT_S: Final = 5.0
+
+#: Seconds until the stream is nudged by a written transaction. Smaller: needless writes on a busy
+#: server. Larger: with writers that commit asynchronously every judgement waits this long.
+NUDGE_AFTER_S: Final = 0.004
+
+#: Changes of rights kept per relation. Larger: judgements that lag further can still be decided
+#: exactly; one whose change is older than the oldest entry counts as changed.
+RIGHTS_LOG_ENTRIES_MAX: Final = 1_024
+
+#: Seconds between two attempts to read the catalog while the database does not answer. Everything
+#: that commits meanwhile waits as long; smaller: a database that restarts is hammered.
+CATALOG_RETRY_S: Final = 0.2
+
+#: Readings of the catalog for one transaction, if definitions change meanwhile. Fewer: `resync`
+#: sooner; more: everything behind the transaction waits longer.
+CATALOG_READINGS_MAX: Final = 3
+
+#: Different errors of policies that are logged, each once; all are counted. More: policies that
+#: fail in many ways fill the log.
+ROW_ERRORS_LOGGED_MAX: Final = 1_000
 
 #: Judgements in a row that may time out before the subscriber is closed.
 JUDGEMENT_TIMEOUTS_IN_A_ROW_MAX: Final = 5
@@ -209,6 +254,10 @@ ERROR_ECHO_CHARACTERS_MAX: Final = 1_000
 #: `postgres_changes` entries in one join.
 BINDINGS_PER_CHANNEL_MAX: Final = 1_000
 
+#: Changes held between a subscription's position and its start, which follow one another within a
+#: tick. What comes above it is read from the ring after the start.
+HELD_CHANGES_MAX: Final = 1_000
+
 # --- WebSocket and channels ----------------------------------------------------------------
 
 #: Bytes of one message a client may send; 5,000,000 is Supabase's hard cap, 1 MiB our default.
@@ -256,6 +305,8 @@ JSON_KEYS_MAX: Final = 10_000
 MESSAGE_FRAGMENTS_MAX: Final = 1_024
 #: Bytes of the HTTP request line and headers together. A token of 8 KB fits twice (query, cookie).
 HANDSHAKE_BYTES_MAX: Final = 16 * 1024
+#: Fields in the query of a handshake. Clients send a handful; more only cost time to take apart.
+QUERY_FIELDS_MAX: Final = 64
 #: First size of a socket's read buffer; it doubles when needed. 16 KB tripled the idle memory.
 READ_BUFFER_BYTES_INIT: Final = 2 * 1024
 #: Messages of any kind per second and socket (and burst) before the socket is closed. Ten times

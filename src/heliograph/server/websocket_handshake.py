@@ -20,7 +20,7 @@ from heliograph.core.channels.bearer import SERVICE_ROLE
 from heliograph.core.channels.server_channel import Opening
 from heliograph.core.wire.messages import SerializerVersion
 from heliograph.errors import TokenError, UnavailableError
-from heliograph.limits import HANDSHAKE_DEADLINE_S
+from heliograph.limits import HANDSHAKE_DEADLINE_S, QUERY_FIELDS_MAX
 from heliograph.ports.authenticator import Authenticator
 from heliograph.ports.identity import Identity
 from heliograph.server.origins import OriginPolicy
@@ -30,7 +30,6 @@ WEBSOCKET_PATHS: Final = ("/realtime/v1/websocket", "/socket/websocket")
 
 _ACCEPT_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES: Final = 16
-_QUERY_FIELDS_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ def _query_fields(query_string: str) -> dict[str, str]:
     Raises:
         ValueError: If there are too many.
     """
-    fields = parse_qsl(query_string, keep_blank_values=True, max_num_fields=_QUERY_FIELDS_MAX)
+    fields = parse_qsl(query_string, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
     return dict(reversed(fields))
 
 

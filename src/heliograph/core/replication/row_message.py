@@ -21,6 +21,7 @@ from heliograph.core.replication.pgoutput import (
 from heliograph.core.replication.relation import Relation
 from heliograph.core.replication.row_change import ChangeKind, Row, RowChange, Unknown
 from heliograph.errors import RemoteProtocolError
+from heliograph.limits import ROW_READERS_MAX
 
 #: Relation oid -> positions of the primary key in ``Relation.columns``, None for the identity's.
 Wanted = Mapping[int, tuple[int, ...] | None]
@@ -213,15 +214,16 @@ def _reader(relation: Relation, positions: tuple[int, ...] | None) -> RowReader:
     key = (id(relation), positions)
     found = _READERS.get(key)
     if found is None:
-        if len(_READERS) >= _READERS_MAX:
+        if len(_READERS) >= ROW_READERS_MAX:
             _READERS.clear()
         found = _READERS[key] = RowReader(relation, positions)
     return found
 
 
 #: Readers by version and key. Each holds its version, so that the ids stay those of the versions.
+#: One for the process: transactions are values that belong to no instance, and the same version and
+#: key always make the same reader.
 _READERS: Final[dict[tuple[int, tuple[int, ...] | None], RowReader]] = {}
-_READERS_MAX: Final = 1_000
 
 
 def _same_columns(

@@ -35,9 +35,6 @@ from heliograph.server.delivery.table_registry import TableRegistry
 from heliograph.server.metrics import Metrics
 from heliograph.server.supervision import Supervisor
 
-#: Seconds between two looks at what is not settled yet; bounds how much a judgement looks through.
-_SETTLE_INTERVAL_S = 0.25
-
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOptions:
@@ -104,7 +101,7 @@ async def run_delivery(options: DeliveryOptions) -> AsyncGenerator[Delivery]:
         delivery, positions, preparation = _assemble(options, foundation, supervisor)
         works = (
             delivery.inbox.run(),
-            positions.run(settle_interval_s=_SETTLE_INTERVAL_S),
+            positions.run(settle_interval_s=limits.SETTLE_INTERVAL_S),
             preparation.watch(),
             foundation.dependencies.retry(),
             _forget_old(options.ring, options.clock),

@@ -33,17 +33,7 @@ from heliograph.server.metrics import Metrics
 
 _log = structlog.get_logger("heliograph.delivery")
 
-#: Seconds a judgement waits for the stream; it is asked and nudged, so waiting longer is a fault.
-_STREAM_WAIT_S = 5.0
-
-#: First and last wait before a judgement is asked again because its snapshot was too old.
-_REPEAT_FIRST_S = 0.0005
-_REPEAT_LAST_S = 0.25
-
 _UNFOLLOWED_AGE_US_MAX = limits.UNFOLLOWED_JUDGEMENT_AGE_S_MAX * 1_000_000
-
-#: Different errors of policies that are logged, each once; all are counted.
-_LOGGED_ERRORS_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +103,7 @@ class AudienceJudge:
             UnavailableError: If that could not be had within the bounds.
         """
         transactions = [item.dispatched.transaction for item in items]
-        wait_s = _REPEAT_FIRST_S
+        wait_s = limits.JUDGEMENT_REPEAT_WAIT_FIRST_S
         for _ in range(limits.JUDGEMENT_ATTEMPTS_MAX):
             judgement = await self._ask(audience, question)
             if judgement is not None and self._sees(judgement, transactions):
@@ -121,7 +111,7 @@ class AudienceJudge:
                 return judgement
             self._counters.repeats["unavailable" if judgement is None else "not_yet_visible"] += 1
             await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, _REPEAT_LAST_S)
+            wait_s = min(wait_s * 2, limits.JUDGEMENT_REPEAT_WAIT_LAST_S)
         message = "no snapshot saw the judged transaction in time"
         raise UnavailableError(message)
 
@@ -129,7 +119,7 @@ class AudienceJudge:
         """Learn all that `rights_changed` must know about a judgement."""
         parts = self._parts
         if question.row_count:
-            await parts.progress.wait(judgement.closing.insert_lsn, _STREAM_WAIT_S)
+            await parts.progress.wait(judgement.closing.insert_lsn, limits.STREAM_WAIT_S)
             if not parts.dependencies.is_known(judgement.relations_read):
                 await parts.dependencies.learn(judgement.relations_read)
         await parts.rights.confirm(judgement.closing)
@@ -158,8 +148,9 @@ class AudienceJudge:
     def _count_row_error(self, role: str, error: RowError) -> None:
         self._counters.row_errors[error.sqlstate[:2]] += 1
         key = (error.table_oid, role, error.sqlstate)
-        if key not in self._logged_errors and len(self._logged_errors) < _LOGGED_ERRORS_MAX:
-            self._logged_errors.add(key)
+        logged = self._logged_errors
+        if key not in logged and len(logged) < limits.ROW_ERRORS_LOGGED_MAX:
+            logged.add(key)
             _log.warning(
                 "row_denied_by_error",
                 table_oid=error.table_oid,

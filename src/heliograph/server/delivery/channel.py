@@ -3,16 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from heliograph import limits
 from heliograph.core.replication.lsn import Lsn
 from heliograph.ports.change_subscriptions import ChangeOutlet
 from heliograph.server.delivery.counters import DeliveryCounters
 
 if TYPE_CHECKING:
     from heliograph.server.delivery.positions import StreamPosition
-
-#: Changes held between the fixed position and `start`; the two follow one another within a tick.
-#: What comes above it is read from the ring after the start.
-_HELD_MAX = 1_000
 
 
 class Place(NamedTuple):
@@ -116,7 +113,7 @@ class SubscribedChannel:
     def has_room(self) -> bool:
         """Tell whether one more change may be queued now."""
         if self._held is not None:
-            return len(self._held) < _HELD_MAX
+            return len(self._held) < limits.HELD_CHANGES_MAX
         return self.outlet.has_room()
 
     def send(self, ids: Sequence[int], data: bytes) -> None:

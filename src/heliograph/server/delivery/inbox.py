@@ -25,9 +25,6 @@ from heliograph.server.delivery.rights_watch import RightsWatch
 
 _log = structlog.get_logger("heliograph.delivery")
 
-#: Waiting transactions dispatched before other tasks get their turn.
-_DISPATCHED_PER_TURN = 500
-
 
 @dataclass(frozen=True, slots=True)
 class InboxParts:
@@ -177,7 +174,7 @@ class ChangeInbox:
             while self._waiting:
                 await self._work_off(self._waiting[0])
                 dispatched += 1
-                if dispatched % _DISPATCHED_PER_TURN == 0:
+                if dispatched % limits.DISPATCHED_PER_TURN_MAX == 0:
                     await asyncio.sleep(0)
                 if self.has_room():
                     self._room.set()

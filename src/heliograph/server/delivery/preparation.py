@@ -31,15 +31,6 @@ from heliograph.server.delivery.tables import lay_out
 
 _log = structlog.get_logger("heliograph.delivery")
 
-#: Seconds between two attempts to read the catalog while the database does not answer.
-_RETRY_S = 0.2
-
-#: Readings of the catalog for one transaction, if definitions change meanwhile.
-_READINGS_MAX = 3
-
-#: Seconds to wait until the stream has passed the moment of reading.
-_STREAM_WAIT_S = 5.0
-
 
 class WildcardSubscriptions(Protocol):
     """Subscriptions that stand for tables to come."""
@@ -158,7 +149,7 @@ class Preparation:
                 await self._expand_new(transaction)
             except UnavailableError as error:
                 _log.warning("catalog_not_readable", error=str(error))
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(limits.CATALOG_RETRY_S)
                 if not is_wanted():
                     return
             else:
@@ -221,12 +212,12 @@ class Preparation:
         it holds for nothing.
         """
         opening, since = await self._position_seeing(transaction)
-        for _ in range(_READINGS_MAX):
+        for _ in range(limits.CATALOG_READINGS_MAX):
             for oid in oids:
                 await self._replace(oid, MAX_LSN)
             closing, insert_lsn = await self._position_seeing(transaction)
             try:
-                await self._progress.wait(insert_lsn, _STREAM_WAIT_S)
+                await self._progress.wait(insert_lsn, limits.STREAM_WAIT_S)
             except UnavailableError:
                 # The reader is held up: what may have changed meanwhile is not known.
                 since = insert_lsn

@@ -9,14 +9,10 @@ unflushed WAL stands in the way a tiny transaction is written that flushes it.
 import asyncio
 from collections.abc import Awaitable, Callable
 from heapq import heappop, heappush
-from typing import Final
 
+from heliograph import limits
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.errors import UnavailableError
-
-#: Seconds until the stream is nudged by a written transaction. Smaller: needless writes on a busy
-#: server. Larger: with writers that commit asynchronously every judgement waits this long.
-NUDGE_AFTER_S: Final = 0.004
 
 
 def _never() -> bool:
@@ -71,7 +67,7 @@ class StreamProgress:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tickets += 1
         heappush(self._waiting, (position, self._tickets, future))
-        done, _ = await asyncio.wait((future,), timeout=NUDGE_AFTER_S)
+        done, _ = await asyncio.wait((future,), timeout=limits.NUDGE_AFTER_S)
         if done:
             return
         if self.is_held_up():

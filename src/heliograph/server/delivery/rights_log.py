@@ -10,12 +10,9 @@ known exactly as well: the stream carries the rows of those relations, and the d
 from collections import deque
 from collections.abc import Iterable
 
+from heliograph import limits
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.snapshot import Snapshot
-
-#: Entries kept per relation. Larger: judgements that lag further can still be decided exactly;
-#: one whose change is older than the oldest entry counts as changed.
-_ENTRIES_MAX = 1_024
 
 
 class _Changes:
@@ -28,7 +25,7 @@ class _Changes:
         self.forgotten_up_to: Lsn = ZERO_LSN
 
     def add(self, commit_lsn: Lsn, xid: int) -> None:
-        if len(self.entries) == _ENTRIES_MAX:
+        if len(self.entries) == limits.RIGHTS_LOG_ENTRIES_MAX:
             self.forgotten_up_to = self.entries.popleft()[0]
         self.entries.append((commit_lsn, xid))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from heliograph import limits
 from heliograph.core.changelog.ring import Ring
 from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.row_change import RowChange
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from heliograph.server.delivery.groups import Match
 
 _log = structlog.get_logger("heliograph.delivery")
-
-#: Transactions that an overflown lane takes from the ring at once.
-_REFILL_TRANSACTIONS = 128
 
 
 class Dispatching(Protocol):
@@ -157,7 +155,7 @@ class RingReading:
             resync_each(lane.channels(), "fell_behind")
             return
         tables = {group.entry.description.oid for group in lane.groups.values()}
-        after, _ = self.ring.after(behind, tables, _REFILL_TRANSACTIONS)
+        after, _ = self.ring.after(behind, tables, limits.REFILL_TRANSACTIONS_MAX)
         # Those beyond wait to be dispatched, to this lane as well.
         found = [kept for kept in after if kept.commit_lsn <= self.last_dispatched()]
         if not found:

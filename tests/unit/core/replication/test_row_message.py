@@ -145,7 +145,7 @@ def test_positions_speak_of_the_last_version_of_a_table():
 
 def test_a_reader_is_made_once_for_a_version_and_forgotten_among_too_many(monkeypatch):
     monkeypatch.setattr(row_message, "_READERS", {})
-    monkeypatch.setattr(row_message, "_READERS_MAX", 2)
+    monkeypatch.setattr(row_message, "ROW_READERS_MAX", 2)
     versions = [make_relation(oid) for oid in (1, 2, 3)]
 
     def reader(relation):

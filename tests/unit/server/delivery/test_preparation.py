@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+from heliograph import limits
 from heliograph.core.replication.lsn import MAX_LSN, ZERO_LSN, Lsn
 from heliograph.core.replication.relation import Relation, ReplicaIdentity
 from heliograph.core.replication.snapshot import Snapshot
@@ -79,7 +80,7 @@ def database():
 
 @pytest.fixture
 def preparation(database, monkeypatch):
-    monkeypatch.setattr(module, "_RETRY_S", 0)
+    monkeypatch.setattr(limits, "CATALOG_RETRY_S", 0)
     progress = StreamProgress(request=lambda: None, nudge=None)
     progress.advance(Lsn(MAX_LSN))
     return Preparation(
