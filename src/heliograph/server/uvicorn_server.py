@@ -27,7 +27,6 @@ from heliograph.server.uvicorn_http import BoundedHttpProtocol
 
 _log = structlog.get_logger("heliograph.server")
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-_LISTEN_BACKLOG: Final = 2_048
 
 
 @dataclass(frozen=True, slots=True)
