@@ -12,7 +12,7 @@ from typing import Final, cast
 
 from heliograph import limits
 from heliograph.core.matching.filter_parser import FilterTerm, is_storable, parse_filter
-from heliograph.core.matching.inspected import inspected
+from heliograph.core.matching.inspected import inspected, shortened
 from heliograph.errors import SubscriptionRefusedError
 
 #: Matches every schema or table, or every event.
@@ -113,7 +113,7 @@ def raised(parameters: BindingParameters, exception: str) -> SubscriptionRefused
     return _refusal(
         "Unable to subscribe to changes with given parameters. An exception happened so please "
         f"check your connect parameters: [{described(parameters)}]. "
-        f"Exception: {_shortened(exception)}"
+        f"Exception: {shortened(exception)}"
     )
 
 
@@ -135,8 +135,8 @@ def described(parameters: BindingParameters) -> str:
     ]
     select = None if parameters.select is None else list(parameters.select)
     return (
-        f"event: {parameters.event}, schema: {_shortened(parameters.schema)}, "
-        f"table: {_shortened(parameters.table)}, filters: {inspected(filters)}, "
+        f"event: {parameters.event}, schema: {shortened(parameters.schema)}, "
+        f"table: {shortened(parameters.table)}, filters: {inspected(filters)}, "
         f"select: {inspected(select)}"
     )
 
@@ -192,13 +192,6 @@ def _no_parameters(raw: Mapping[str, object]) -> SubscriptionRefusedError:
         "No subscription params provided. Please provide at least a `schema` or `table` "
         f"to subscribe to: {shown}"
     )
-
-
-def _shortened(text: str) -> str:
-    # A client can not make us repeat a megabyte.
-    if len(text) <= limits.ERROR_ECHO_CHARACTERS_MAX:
-        return text
-    return text[: limits.ERROR_ECHO_CHARACTERS_MAX] + "…"
 
 
 def _refusal(text: str) -> SubscriptionRefusedError:

@@ -40,7 +40,11 @@ def inspected(value: object) -> str:
     Returns:
         At most ERROR_ECHO_CHARACTERS_MAX characters; a longer text is cut and ends in ``…``.
     """
-    text = _inspected(value, 0)
+    return shortened(_inspected(value, 0))
+
+
+def shortened(text: str) -> str:
+    """Cut a text to ERROR_ECHO_CHARACTERS_MAX: a client can not make us repeat a megabyte."""
     if len(text) <= limits.ERROR_ECHO_CHARACTERS_MAX:
         return text
     return text[: limits.ERROR_ECHO_CHARACTERS_MAX] + "…"
