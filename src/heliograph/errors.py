@@ -137,7 +137,7 @@ class JudgementUnavailableError(UnavailableError):
     """PostgreSQL could not judge now (connection, resources, timeout): repeat, then `resync`.
 
     Attributes:
-        timed_out: Whether the statement timeout ended it.
+        timed_out: Whether judging took too long, one statement or all together.
     """
 
     code = "judgement_unavailable"

@@ -155,6 +155,19 @@ JUDGEMENT_BATCH_ROWS_MAX: Final = 200
 #: Seconds one judgement statement may take before PostgreSQL cancels it (S18).
 JUDGEMENT_TIMEOUT_S: Final = 1.0
 
+#: Multiples of JUDGEMENT_TIMEOUT_S that a judgement waits for a connection. Larger: while all are
+#: busy its subscribers learn later that they must read again; smaller: a short rush is `resync`.
+JUDGEMENT_CONNECTION_TIMEOUTS_MAX: Final = 5
+
+#: Multiples of JUDGEMENT_TIMEOUT_S that a judgement may take once it has a connection: several
+#: statements, or many round trips where rows raise. Larger: a slow policy that also raises keeps a
+#: connection for longer; smaller: large transactions under a slow policy are `resync`.
+JUDGEMENT_STATEMENT_TIMEOUTS_MAX: Final = 10
+
+#: Seconds in which the first judging connection must be open. Smaller: a busy PostgreSQL fails the
+#: start; larger: a refused login is reported late.
+JUDGE_OPEN_TIMEOUT_S: Final = 10.0
+
 #: Connections that judge. Two cores profit from a few; each costs PostgreSQL about 10 MB.
 JUDGEMENT_CONNECTIONS_MAX: Final = 4
 

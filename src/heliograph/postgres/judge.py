@@ -109,7 +109,7 @@ def _pool(
         open=False,
         name="heliograph-judge",
         configure=_prepare,
-        timeout=timeout_s * 5,
+        timeout=timeout_s * limits.JUDGEMENT_CONNECTION_TIMEOUTS_MAX,
         kwargs={"autocommit": True, "application_name": "heliograph_judge"},
     )
 
@@ -165,7 +165,7 @@ class Judge:
             UnavailableError: If the login is refused or the server does not answer.
         """
         try:
-            await self._pool.open(wait=True, timeout=10.0)
+            await self._pool.open(wait=True, timeout=limits.JUDGE_OPEN_TIMEOUT_S)
         except PoolTimeout as cause:
             await self._pool.close()
             message = "the judging login can not connect; run `heliograph doctor`"
@@ -243,8 +243,9 @@ class Judge:
     async def _connection(self, role: str) -> AsyncGenerator[AsyncConnection]:
         """Lend a connection and translate what PostgreSQL says into our errors."""
         pool = self._by_role.get(role, self._pool)
+        work_s = self._timeout_s * limits.JUDGEMENT_STATEMENT_TIMEOUTS_MAX
         try:
-            async with asyncio.timeout(self._timeout_s * 10), pool.connection() as connection:
+            async with pool.connection() as connection, asyncio.timeout(work_s):
                 try:
                     yield connection
                 finally:
@@ -252,9 +253,12 @@ class Judge:
                         await connection.rollback()
         except RoleUnusableError:
             raise
-        except (PoolTimeout, TimeoutError) as cause:
+        except PoolTimeout as cause:
             message = "no judging connection was free in time"
             raise JudgementUnavailableError(message, timed_out=False) from cause
+        except TimeoutError as cause:
+            message = "the statements of one judgement took too long together"
+            raise JudgementUnavailableError(message, timed_out=True) from cause
         except psycopg.Error as cause:
             timed_out = cause.sqlstate == "57014"
             message = f"judging failed with SQLSTATE {cause.sqlstate or '08006'}"

@@ -145,6 +145,16 @@ async def test_a_judgement_that_takes_too_long_is_told_from_one_that_failed(data
     assert raised.value.timed_out
 
 
+async def test_a_judgement_in_parts_that_takes_too_long_is_a_timeout(database):
+    # Each statement stays below the timeout, but every row raises and costs one of its own.
+    url, oid = database
+    policy = "pg_sleep(0.1)::text = '' and fail('22012')"
+    batch = asking(oid, policy, [(number, 1) for number in range(40)])
+    with pytest.raises(JudgementUnavailableError) as raised:
+        await judged(url, [batch], timeout_s=0.2)
+    assert raised.value.timed_out
+
+
 async def test_what_was_read_is_known_although_other_rows_raised(database):
     url, oid = database
     policy = "is_member() and 10 / divisor > 0"
