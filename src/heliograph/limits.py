@@ -178,6 +178,11 @@ JUDGEMENT_SLOW_CONNECTIONS_MAX: Final = 2
 JUDGEMENT_SLOW_S: Final = 0.1
 JUDGEMENT_SLOW_ROWS: Final = 2 * JUDGEMENT_BATCH_ROWS_MAX
 
+#: Share of the judging connections, at least one, with which joins may check filters and policies.
+#: Larger: a client that joins without end leaves too few for the judgements of everybody else,
+#: which become `resync`; smaller: many joins at once take longer.
+JOIN_CONNECTIONS_SHARE_MAX: Final = 0.5
+
 #: Attempts of one judgement whose snapshot does not yet see the transaction, before `resync`.
 JUDGEMENT_ATTEMPTS_MAX: Final = 20
 

@@ -15,7 +15,7 @@ Source: https://www.postgresql.org/docs/current/ddl-rowsecurity.html
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
@@ -100,7 +100,7 @@ class _Asked:
 
 
 def _pool(
-    conninfo: str, connections_max: int, timeout_s: float, *, min_size: int
+    conninfo: str, connections_max: int, wait_s: float, *, min_size: int
 ) -> AsyncConnectionPool:
     return AsyncConnectionPool(
         conninfo,
@@ -109,7 +109,7 @@ def _pool(
         open=False,
         name="heliograph-judge",
         configure=_prepare,
-        timeout=timeout_s * limits.JUDGEMENT_CONNECTION_TIMEOUTS_MAX,
+        timeout=wait_s,
         kwargs={"autocommit": True, "application_name": "heliograph_judge"},
     )
 
@@ -151,10 +151,14 @@ class Judge:
         """
         self._stand_ins = dict(stand_ins or {})
         self._timeout_s = timeout_s
-        self._pool = _pool(conninfo, connections_max, timeout_s, min_size=1)
+        self._wait_s = timeout_s * limits.JUDGEMENT_CONNECTION_TIMEOUTS_MAX
+        self._joins = asyncio.Semaphore(
+            max(1, int(connections_max * limits.JOIN_CONNECTIONS_SHARE_MAX))
+        )
+        self._pool = _pool(conninfo, connections_max, self._wait_s, min_size=1)
         # Made when they are needed: the service role may never subscribe.
         self._by_role = {
-            role: _pool(other, connections_max, timeout_s, min_size=0)
+            role: _pool(other, connections_max, self._wait_s, min_size=0)
             for role, other in (other_logins or {}).items()
         }
 
@@ -219,16 +223,40 @@ class Judge:
         return await self._judge_in_parts(connection, ask)
 
     @asynccontextmanager
-    async def as_role(self, role: str, claims_json: str) -> AsyncGenerator[AsyncConnection]:
+    async def as_role(
+        self, role: str, claims_json: str, *, is_join: bool = True
+    ) -> AsyncGenerator[AsyncConnection]:
         """Lend a connection inside a transaction of the role, for checks before a subscription.
+
+        Args:
+            role: Role to assume.
+            claims_json: What ``request.jwt.claims`` is set to.
+            is_join: Whether a client's join asks. All joins together have a share of the
+                connections; the stream, which checks one thing after the other, does not wait
+                for them.
 
         Raises:
             JudgementUnavailableError: If no connection could be had, or PostgreSQL failed.
             RoleUnusableError: If the role can not be assumed.
         """
-        async with self._connection(role) as connection:
+        place = self._join_place() if is_join else nullcontext()
+        async with place, self._connection(role) as connection:
             await self._become(connection, role, claims_json)
             yield connection
+
+    @asynccontextmanager
+    async def _join_place(self) -> AsyncGenerator[None]:
+        """Wait until fewer joins than their share have a connection."""
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._joins.acquire()
+        except TimeoutError as cause:
+            message = "too many joins were being checked"
+            raise JudgementUnavailableError(message, timed_out=False) from cause
+        try:
+            yield
+        finally:
+            self._joins.release()
 
     async def _become(self, connection: AsyncConnection, role: str, claims_json: str) -> _Cursor:
         try:

@@ -216,3 +216,26 @@ async def test_a_connection_judges_on_however_often_a_policy_raises(database):
             assert judgement.answers == (((True,), (), (False,)),)
     finally:
         await judge.close()
+
+
+async def test_joins_leave_half_of_the_connections_to_judgements(database):
+    url, oid = database
+    judge = Judge(url, connections_max=2, timeout_s=0.3)
+    await judge.open()
+    try:
+        async with judge.as_role("authenticated", CLAIMS):
+            with pytest.raises(JudgementUnavailableError) as raised:
+                async with judge.as_role("authenticated", CLAIMS):
+                    pytest.fail("a second join has a connection")
+            assert not raised.value.timed_out
+            judgement = await judge.judge(
+                "authenticated", CLAIMS, [asking(oid, "true", [(1, 1)])], RIGHTS
+            )
+            assert judgement.answers == (((True,),),)
+            # The stream, which checks one table after the other, does not wait for joins.
+            async with judge.as_role("authenticated", CLAIMS, is_join=False):
+                pass
+        async with judge.as_role("authenticated", CLAIMS):
+            pass
+    finally:
+        await judge.close()

@@ -164,7 +164,7 @@ class ChangeSubscriptionService:
                 planned = await self._plan(
                     wildcard.binding, wildcard.parameters, wildcard.identity, published
                 )
-                await self._try_out(planned, wildcard.identity)
+                await self._try_out(planned, wildcard.identity, is_join=False)
             except SubscriptionRefusedError:
                 continue
             known = {group.entry.description.oid for group in self._members[wildcard.channel]}
@@ -205,7 +205,9 @@ class ChangeSubscriptionService:
             raise not_enabled(parameters)
         return planned
 
-    async def _try_out(self, planned: Collection[_Planned], identity: Identity) -> None:
+    async def _try_out(
+        self, planned: Collection[_Planned], identity: Identity, *, is_join: bool = True
+    ) -> None:
         """Have PostgreSQL accept the constants and plan the policies, as the role itself."""
         role = identity.role
         for entry in {id(plan.entry): plan.entry for plan in planned}.values():
@@ -217,7 +219,9 @@ class ChangeSubscriptionService:
         if not asking:
             return
         try:
-            async with self._parts.judge.as_role(identity.role, identity.claims_json) as connection:
+            async with self._parts.judge.as_role(
+                identity.role, identity.claims_json, is_join=is_join
+            ) as connection:
                 for plan in asking:
                     await refuse_invalid_terms(connection, plan.bound)
                     if not _has_policy(plan, role):
