@@ -162,6 +162,7 @@ def _assemble(
             admin=options.admin,
             registry=foundation.registry,
             dispatcher=dispatcher,
+            dependencies=foundation.dependencies,
             rights_log=foundation.rights_log,
             rights=foundation.rights,
             progress=foundation.progress,

@@ -45,6 +45,11 @@ class Dependencies:
         self._rights = rights
         self._follow = follow
         self._kinds: dict[int, RelationKind | None] = {}
+        #: Relations looked up since a definition last changed. Bounded, as what is kept of each,
+        #: by the relations of the database.
+        self._fresh: set[int] = set()
+        #: Every oid under which rows of a relation ever arrived.
+        self._streams: dict[int, set[int]] = {}
         #: Tables that are not followed, and why.
         self.unfollowed: dict[int, FollowResult] = {}
 
@@ -59,23 +64,38 @@ class Dependencies:
         await self._follow_all({oid for oid in oids if oid not in self.unfollowed})
         await self._rights.watch(oids)
 
+    def definitions_changed(self) -> None:
+        """Have every relation looked up again: what it is may be part of the change.
+
+        The rows of a table that becomes a partition arrive under the root's oid from then on.
+        """
+        # Another set: what is being looked up now may be what was before the change.
+        self._fresh = set()
+
     def is_known(self, relations_read: Collection[int]) -> bool:
         """Tell whether everything that was read is followed, or known to be impossible."""
-        return all(oid in self._kinds for oid in relations_read)
+        return self._fresh.issuperset(relations_read)
 
     async def learn(self, relations_read: Collection[int]) -> None:
         """Look up relations that were read for the first time and follow them."""
-        unknown = {oid for oid in relations_read if oid not in self._kinds}
+        fresh = self._fresh
+        unknown = set(relations_read) - fresh
         kinds = {kind.oid: kind for kind in await self._admin.relation_kinds(unknown)}
         tables = {kind.stream_oid for kind in kinds.values() if kind.is_table}
         await self._follow_all(tables - self.unfollowed.keys())
         await self._rights.watch({kind.oid for kind in kinds.values() if kind.has_rights})
+        for kind in kinds.values():
+            if kind.is_table:
+                self._streams.setdefault(kind.oid, set()).add(kind.stream_oid)
         self._kinds.update({oid: kinds.get(oid) for oid in unknown})
+        fresh |= unknown
 
     def stream_oids(self, relations_read: Collection[int]) -> set[int]:
-        """Return the followed tables among the relations, as the stream names them."""
-        kinds = [self._kinds.get(oid) for oid in relations_read]
-        return {kind.stream_oid for kind in kinds if kind is not None and kind.is_table}
+        """Return the followed tables among the relations, as the stream names them or named them.
+
+        A judgement may be older than the change that gave a relation another place.
+        """
+        return {stream for oid in relations_read for stream in self._streams.get(oid, ())}
 
     def with_rights(self, relations_read: Collection[int]) -> list[int]:
         """Return the relations whose definition may decide what is seen."""
@@ -84,7 +104,9 @@ class Dependencies:
 
     def reads_unfollowed(self, relations_read: Collection[int]) -> bool:
         """Tell whether a judgement read a table whose changes are not seen."""
-        return not self.unfollowed.keys().isdisjoint(self.stream_oids(relations_read))
+        kinds = [self._kinds.get(oid) for oid in relations_read]
+        streams = {kind.stream_oid for kind in kinds if kind is not None and kind.is_table}
+        return not self.unfollowed.keys().isdisjoint(streams)
 
     async def retry(self) -> None:
         """Follow from time to time what was only busy or out of reach, until cancelled."""

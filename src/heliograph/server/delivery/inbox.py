@@ -214,6 +214,8 @@ class ChangeInbox:
         change = None
         if transaction.messages or transaction.messages_omitted:
             change = self._rights_messages.read(transaction)
-        if change is not None and self._preparation.may_change_rights(change):
-            self._rights_log.definitions_changed(commit_lsn, xid)
+        if change is not None:
+            self._preparation.definitions_changed()
+            if self._preparation.may_change_rights(change):
+                self._rights_log.definitions_changed(commit_lsn, xid)
         return change

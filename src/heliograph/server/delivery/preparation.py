@@ -19,6 +19,7 @@ from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import UnavailableError
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.catalog import rights_fingerprint
+from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.dispatcher import Dispatcher
 from heliograph.server.delivery.groups import BindingGroup
 from heliograph.server.delivery.progress import StreamProgress
@@ -52,6 +53,7 @@ class PreparationParts:
         admin: Takes snapshots.
         registry: Read again.
         dispatcher: Told ``resync`` for tables that changed.
+        dependencies: Told that definitions changed.
         rights_log: Tells whether more changed meanwhile.
         rights: Compares what decides rights.
         progress: How far the stream was received.
@@ -61,6 +63,7 @@ class PreparationParts:
     admin: AdminDatabase
     registry: TableRegistry
     dispatcher: Dispatcher
+    dependencies: Dependencies
     rights_log: RightsLog
     rights: RightsWatch
     progress: StreamProgress
@@ -79,6 +82,7 @@ class Preparation:
         self._admin = parts.admin
         self._registry = parts.registry
         self._dispatcher = parts.dispatcher
+        self._dependencies = parts.dependencies
         self._rights_log = parts.rights_log
         self._rights = parts.rights
         self._rights.read_again = self.read_again
@@ -110,9 +114,17 @@ class Preparation:
 
         Since when it has held was a position of the stream before, which means nothing in another.
         """
+        self._dependencies.definitions_changed()
         self._is_distrusted = True
         for entry in self._registry.entries().values():
             entry.valid_since = ZERO_LSN
+
+    def definitions_changed(self) -> None:
+        """Have what policies read looked up again; called when a change arrives, not in its turn.
+
+        A judgement that waits for the stream to pass it must find it looked up anew.
+        """
+        self._dependencies.definitions_changed()
 
     def may_change_rights(self, change: DefinitionChange) -> bool:
         """Tell whether a changed definition may concern any judgement."""
@@ -190,6 +202,7 @@ class Preparation:
                 await self._read_all()
 
     async def _read_all(self) -> None:
+        self._dependencies.definitions_changed()
         # First the state, then the rights: a change in between makes the next state differ again.
         disputed = self._rights.disputed()
         state = await self._rights.look()

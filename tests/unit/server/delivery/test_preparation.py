@@ -72,6 +72,9 @@ class Database:
     def groups(self, _oid):
         return ()
 
+    def definitions_changed(self):
+        pass
+
 
 @pytest.fixture
 def database():
@@ -91,6 +94,7 @@ def preparation(database, monkeypatch):
             rights_log=RightsLog(),
             rights=RightsWatch(database.look, reads_definitions=False),
             progress=progress,
+            dependencies=database,
             rules=ServingRules(),
         )
     )

@@ -41,6 +41,7 @@ def preparation(wildcards):
         rights_log=RightsLog(),
         rights=rights,
         progress=StreamProgress(request=lambda: None, nudge=nothing),
+        dependencies=None,
         rules=ServingRules(),
     )
     made = Preparation(parts)
