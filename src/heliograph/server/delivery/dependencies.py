@@ -48,6 +48,9 @@ class Dependencies:
         #: Relations looked up since a definition last changed. Bounded, as what is kept of each,
         #: by the relations of the database.
         self._fresh: set[int] = set()
+        #: What the policies of a table seem to read, guessed since a definition last changed.
+        self._guessed: dict[int, set[int]] = {}
+        self._guessing = asyncio.Lock()
         #: Every oid under which rows of a relation ever arrived.
         self._streams: dict[int, set[int]] = {}
         #: Tables that are not followed, and why.
@@ -60,17 +63,18 @@ class Dependencies:
 
     async def prepare(self, table_oid: int) -> None:
         """Follow what the policies of a table seem to read, before anything is judged."""
-        oids = await self._admin.policy_reads(table_oid)
+        oids = await self._guess(table_oid)
         await self._follow_all({oid for oid in oids if oid not in self.unfollowed})
         await self._rights.watch(oids)
 
     def definitions_changed(self) -> None:
-        """Have every relation looked up again: what it is may be part of the change.
+        """Have every relation and policy looked up again: they may be part of the change.
 
         The rows of a table that becomes a partition arrive under the root's oid from then on.
         """
-        # Another set: what is being looked up now may be what was before the change.
+        # Not cleared: what is being looked up now may be what was before the change.
         self._fresh = set()
+        self._guessed = {}
 
     def is_known(self, relations_read: Collection[int]) -> bool:
         """Tell whether everything that was read is followed, or known to be impossible."""
@@ -107,6 +111,14 @@ class Dependencies:
         kinds = [self._kinds.get(oid) for oid in relations_read]
         streams = {kind.stream_oid for kind in kinds if kind is not None and kind.is_table}
         return not self.unfollowed.keys().isdisjoint(streams)
+
+    async def _guess(self, table_oid: int) -> set[int]:
+        """Return what the policies of a table seem to read; one at a time, because it is slow."""
+        async with self._guessing:
+            guessed = self._guessed
+            if table_oid not in guessed:
+                guessed[table_oid] = await self._admin.policy_reads(table_oid)
+            return guessed[table_oid]
 
     async def retry(self) -> None:
         """Follow from time to time what was only busy or out of reach, until cancelled."""

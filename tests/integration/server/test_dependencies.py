@@ -1,0 +1,116 @@
+"""What policies seem to read is guessed from the catalog once, and again after a change."""
+
+import asyncio
+import contextlib
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from heliograph.postgres.admin import AdminDatabase
+from heliograph.postgres.dependency_publication import follow_dependency
+from heliograph.postgres.migrate import migrate
+from heliograph.server.delivery.dependencies import Dependencies
+from heliograph.server.delivery.rights_log import RightsLog
+from heliograph.server.delivery.rights_watch import RightsWatch
+
+pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
+
+SCHEMA = """
+create table members (user_id uuid primary key);
+create table owners (user_id uuid primary key);
+create table notes (id int primary key);
+create function may_see() returns bool language sql stable
+  as 'select exists (select from public.members)';
+alter table notes enable row level security;
+create policy p on notes using (may_see());
+"""
+
+CHANGES = [
+    """create or replace function may_see() returns bool language sql stable
+       as 'select exists (select from public.owners)'""",
+    "alter policy p on notes using (exists (select from public.owners))",
+]
+
+
+class CountingDatabase(AdminDatabase):
+    """Counts how often the policies of a table were looked through."""
+
+    guesses = 0
+
+    async def policy_reads(self, table_oid):
+        self.guesses += 1
+        return await super().policy_reads(table_oid)
+
+
+@contextlib.asynccontextmanager
+async def following(url):
+    admin = CountingDatabase(url)
+    await admin.open()
+
+    async def follow(oid):
+        async with admin.connection() as connection:
+            return await follow_dependency(connection, oid)
+
+    log = RightsLog()
+    rights = RightsWatch(admin.rights_state, reads_definitions=False)
+    try:
+        yield admin, log, Dependencies(admin, log, rights, follow)
+    finally:
+        await admin.close()
+
+
+@pytest_asyncio.fixture
+async def database(postgres_url):
+    """A migrated database with the tables above: its URL, and the oids by name."""
+    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
+        await migrate(connection)
+        await connection.execute(SCHEMA)
+        cursor = await connection.execute(
+            "select relname, oid::int from pg_class where relname in ('members', 'owners', 'notes')"
+        )
+        oids = dict(await cursor.fetchall())
+        yield postgres_url, oids, connection
+
+
+async def test_many_joins_look_through_the_policies_of_a_table_once(database):
+    url, oids, _ = database
+    async with following(url) as (admin, log, dependencies):
+        await asyncio.gather(*[dependencies.prepare(oids["notes"]) for _ in range(20)])
+        assert admin.guesses == 1
+        assert log.follows(oids["members"])
+        assert not log.follows(oids["owners"])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_what_a_changed_definition_reads_is_followed(database, change):
+    url, oids, connection = database
+    async with following(url) as (_, log, dependencies):
+        await dependencies.prepare(oids["notes"])
+        await connection.execute(change)
+        dependencies.definitions_changed()
+        await dependencies.prepare(oids["notes"])
+        assert log.follows(oids["owners"])
+
+
+async def test_a_change_while_the_policies_are_looked_through_is_not_missed(database):
+    url, oids, connection = database
+    async with following(url) as (admin, log, dependencies):
+        read, may_end = asyncio.Event(), asyncio.Event()
+        policy_reads = admin.policy_reads
+
+        async def held_up(table_oid):
+            found = await policy_reads(table_oid)
+            read.set()
+            await may_end.wait()
+            return found
+
+        admin.policy_reads = held_up
+        async with asyncio.TaskGroup() as group:
+            group.create_task(dependencies.prepare(oids["notes"]))
+            await read.wait()
+            await connection.execute(CHANGES[1])
+            dependencies.definitions_changed()
+            may_end.set()
+        await dependencies.prepare(oids["notes"])
+        assert log.follows(oids["owners"])
