@@ -105,7 +105,10 @@ def register(app: typer.Typer) -> None:
 
 def tail(  # noqa: PLR0913, PLR0917 - typer wants one parameter per option
     table: Annotated[
-        str, typer.Argument(help="Table, or schema.table; * for every published one.")
+        str,
+        typer.Argument(
+            help="Table, or schema.table; * for every published one, schema.* for one schema's."
+        ),
     ],
     filter_text: Annotated[
         str | None,
@@ -205,6 +208,8 @@ def _parse_table(text: str) -> tuple[str, str]:
     if found is None:
         message = 'expected table or schema.table; names with dots in double quotes: "a.b"'
         raise typer.BadParameter(message, param_hint="TABLE")
+    if text == "*":
+        return "*", "*"
     schema, table = found.groups(default="public")
     return _unquoted(schema), _unquoted(table)
 
