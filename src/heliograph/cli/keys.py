@@ -5,7 +5,6 @@ What it prints is secret; it goes to standard output and nowhere else.
 
 import asyncio
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,29 +13,18 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from heliograph.cli.tail_keys import read_secrets, user_keys
+from heliograph.cli.tail_keys import read_secrets, user_keys, with_folder_keys
 from heliograph.cli.terminal import Terminal
 from heliograph.config import Secret, Settings
 from heliograph.core.tokens.minting import mint_legacy_key, mint_token
 from heliograph.errors import ConfigurationError
 from heliograph.postgres.data_folder import read_folder_secrets
+from heliograph.server.system_clock import SystemClock
 
 #: Ten years, as long as the legacy keys of Supabase projects live.
 _TTL_S_MAX: Final = 315_576_000
 
 _TTL_S_DEFAULT: Final = 3_600
-
-
-class _WallClock:
-    """Only a minted token's times need it."""
-
-    def monotonic_s(self) -> float:
-        """Return the monotonic clock's seconds."""
-        return time.monotonic()  # noqa: TID251 - a command is its own composition root
-
-    def unix_s(self) -> float:
-        """Return the wall clock's seconds."""
-        return time.time()  # noqa: TID251 - a command is its own composition root
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +94,13 @@ def known_keys(settings: Settings, data_dir: Path) -> dict[str, str]:
     Raises:
         ConfigurationError: If there is none at all, or the folder's secrets are damaged.
     """
-    folder = read_folder_secrets(data_dir)
-    made = folder.for_development(None) if folder is not None else None
-    jwt_secret = settings.jwt_secret or (made.jwt_secret if made is not None else None)
+    settings = with_folder_keys(settings, read_folder_secrets(data_dir))
+    jwt_secret = settings.jwt_secret
     found: dict[str, Secret | None] = {
         "anon_key": settings.anon_key or _legacy_key(jwt_secret, "anon"),
         "service_role_key": settings.service_role_key or _legacy_key(jwt_secret, "service_role"),
-        "publishable_key": settings.publishable_key
-        or (made.publishable_key if made is not None else None),
-        "secret_key": settings.secret_key or (made.secret_key if made is not None else None),
+        "publishable_key": settings.publishable_key,
+        "secret_key": settings.secret_key,
         "jwt_secret": jwt_secret,
     }
     known = {name: key.reveal() for name, key in found.items() if key is not None}
@@ -135,7 +121,7 @@ async def mint(request: MintRequest, settings: Settings, data_dir: Path) -> str:
         AuthorizationError: If there is no such user.
         UnavailableError: If the database does not answer.
     """
-    clock = _WallClock()
+    clock = SystemClock()
     known = read_secrets(settings, data_dir)
     if known.jwt_secret is None:
         message = (

@@ -7,7 +7,7 @@ runs and never printed.
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -17,7 +17,7 @@ from heliograph.config import Secret, Settings
 from heliograph.core.tokens.minting import mint_token
 from heliograph.errors import AuthorizationError, ConfigurationError
 from heliograph.ports.clock import Clock
-from heliograph.postgres.data_folder import read_folder_secrets
+from heliograph.postgres.data_folder import FolderSecrets, read_folder_secrets
 from heliograph.postgres.sql_session import open_sql_session
 
 _USERS: Final = """
@@ -111,20 +111,34 @@ def read_secrets(settings: Settings, data_dir: Path) -> TailSecrets:
         ConfigurationError: If the data folder's secrets file is damaged or not ours to read.
     """
     folder = read_folder_secrets(data_dir)
-    jwt_secret, database_url = settings.jwt_secret, settings.database_url
-    api_key = settings.publishable_key or settings.anon_key
-    service_key = settings.service_role_key or settings.secret_key
-    if folder is not None:
-        if database_url is None and folder.port is not None:
-            password = quote(folder.postgres_password, safe="")
-            address = f"postgres:{password}@127.0.0.1:{folder.port}/postgres"
-            database_url = Secret(f"postgresql://{address}")
-        if jwt_secret is None:
-            # Of one server, all three: a secret that was set may be another server's.
-            jwt_secret = Secret(folder.jwt_secret)
-            api_key = api_key or Secret(folder.publishable_key)
-            service_key = service_key or Secret(folder.secret_key)
-    return TailSecrets(jwt_secret, database_url, api_key, service_key, settings.role_claim)
+    database_url = settings.database_url
+    if database_url is None and folder is not None and folder.port is not None:
+        password = quote(folder.postgres_password, safe="")
+        address = f"postgres:{password}@127.0.0.1:{folder.port}/postgres"
+        database_url = Secret(f"postgresql://{address}")
+    filled = with_folder_keys(settings, folder)
+    return TailSecrets(
+        filled.jwt_secret,
+        database_url,
+        settings.publishable_key or settings.anon_key or filled.publishable_key,
+        settings.service_role_key or filled.secret_key,
+        settings.role_claim,
+    )
+
+
+def with_folder_keys(settings: Settings, folder: FolderSecrets | None) -> Settings:
+    """Fill the keys that the environment leaves out with a data folder's, all of one server.
+
+    Nothing is filled beside a secret that was set: it may be another server's.
+    """
+    if folder is None or settings.jwt_secret is not None:
+        return settings
+    return replace(
+        settings,
+        jwt_secret=Secret(folder.jwt_secret),
+        publishable_key=settings.publishable_key or Secret(folder.publishable_key),
+        secret_key=settings.secret_key or Secret(folder.secret_key),
+    )
 
 
 def service_keys(secrets: TailSecrets, clock: Clock) -> StaticKey | MintedToken:
