@@ -170,7 +170,18 @@ class Catalog:
         return [PublishedTable(*row) for row in await cursor.fetchall()]
 
     async def describe(self, connection: AsyncConnection, oid: int) -> TableDescription | None:
-        """Describe a table; None when there is none of that oid (any more)."""
+        """Describe a table as one snapshot shows it; None when there is none of that oid.
+
+        Args:
+            connection: Outside of a transaction.
+            oid: The table.
+        """
+        async with connection.transaction():
+            # A type that is dropped between two statements would be missed in the second one.
+            await connection.execute("set transaction isolation level repeatable read, read only")
+            return await self._describe(connection, oid)
+
+    async def _describe(self, connection: AsyncConnection, oid: int) -> TableDescription | None:
         table = await _one(connection, _TABLE, {"oid": oid, "publication": self._publication})
         if table is None:
             return None

@@ -52,16 +52,23 @@ class TypeCatalog:
     ) -> Mapping[int, TypeDescription]:
         """Describe types and everything below them.
 
+        Args:
+            connection: In a transaction of one snapshot, the one that the oids were read in.
+            oids: The types.
+
         Returns:
             All types known so far by oid, at least those asked for.
         """
-        wanted = set(oids) - self._rows.keys()
+        # Kept when it is complete: no type without the parts that it names.
+        known = dict(self._rows)
+        wanted = set(oids) - known.keys()
         while wanted:
             async with connection.cursor(row_factory=dict_row) as cursor:
                 await cursor.execute(_TYPES, (sorted(wanted),))
                 rows = await cursor.fetchall()
-            self._rows.update({row["oid"]: row for row in rows})
-            wanted = {part for row in rows for part in _parts(row)} - self._rows.keys()
+            known.update({row["oid"]: row for row in rows})
+            wanted = {part for row in rows for part in _parts(row)} - known.keys()
+        self._rows = known
         for oid in self._rows:
             self._build(oid)
         return self._described
