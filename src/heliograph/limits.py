@@ -459,6 +459,21 @@ PUBLISH_RETRY_WAIT_S: Final = 0.5
 #: processes, and the old ones while they are replaced.
 JUDGE_LOGIN_CONNECTIONS_MAX: Final = 40
 
+#: Connections of the owner's login: catalog, positions, following. Larger: each costs PostgreSQL
+#: about 10 MB; smaller: many joins at once wait for each other.
+ADMIN_CONNECTIONS_MAX: Final = 4
+
+#: Seconds that one statement on the catalog may take, and to wait for a free connection. Larger: a
+#: database that hangs is noticed later; smaller: one that is busy fails joins.
+ADMIN_STATEMENT_TIMEOUT_S: Final = 15.0
+
+#: Seconds for all that is done with one such connection, the wait for it included. Must exceed the
+#: bound above.
+ADMIN_CONNECTION_TIMEOUT_S: Final = 30.0
+
+#: Seconds that such a statement waits for one lock. Larger: others queue behind it for as long.
+ADMIN_LOCK_TIMEOUT_S: Final = 5.0
+
 #: Seconds for opening one database connection; whole seconds, as libpq takes them.
 POSTGRES_CONNECT_TIMEOUT_S: Final = 10
 

@@ -15,13 +15,15 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from heliograph import limits
 from heliograph.core.replication.lsn import Lsn, parse_lsn
 from heliograph.core.replication.snapshot import Snapshot, parse_snapshot
 from heliograph.errors import UnavailableError
 from heliograph.postgres.rights_state import RightsQuestion, RightsState, read_state
 
-#: Seconds that a statement on the catalog may take.
-_TIMEOUT_S: Final = 15.0
+_TIMEOUTS: Final = (
+    "select set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)"
+)
 
 _POSITION: Final = (
     "select pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_current_wal_insert_lsn()::text"
@@ -121,7 +123,9 @@ class SlotPosition:
 class AdminDatabase:
     """A small pool with the owner's rights."""
 
-    def __init__(self, conninfo: str, *, connections_max: int = 4) -> None:
+    def __init__(
+        self, conninfo: str, *, connections_max: int = limits.ADMIN_CONNECTIONS_MAX
+    ) -> None:
         """Prepare; `open` connects."""
         self._pool = AsyncConnectionPool(
             conninfo,
@@ -129,12 +133,9 @@ class AdminDatabase:
             max_size=connections_max,
             open=False,
             name="heliograph-admin",
-            timeout=_TIMEOUT_S,
-            kwargs={
-                "autocommit": True,
-                "application_name": "heliograph",
-                "options": "-c statement_timeout=15s -c lock_timeout=5s",
-            },
+            timeout=limits.ADMIN_STATEMENT_TIMEOUT_S,
+            configure=_set_timeouts,
+            kwargs={"autocommit": True, "application_name": "heliograph"},
         )
 
     async def open(self) -> None:
@@ -144,7 +145,7 @@ class AdminDatabase:
             UnavailableError: If the server does not answer or refuses the login.
         """
         try:
-            await self._pool.open(wait=True, timeout=_TIMEOUT_S)
+            await self._pool.open(wait=True, timeout=limits.ADMIN_STATEMENT_TIMEOUT_S)
         except PoolTimeout as cause:
             await self._pool.close()
             message = "the database does not answer or refuses the login of DATABASE_URL"
@@ -162,7 +163,10 @@ class AdminDatabase:
             UnavailableError: If there is none, or the database fails while it is in use.
         """
         try:
-            async with asyncio.timeout(_TIMEOUT_S * 2), self._pool.connection() as connection:
+            async with (
+                asyncio.timeout(limits.ADMIN_CONNECTION_TIMEOUT_S),
+                self._pool.connection() as connection,
+            ):
                 yield connection
         except (PoolTimeout, TimeoutError) as cause:
             message = "the database did not answer in time"
@@ -241,6 +245,17 @@ class AdminDatabase:
                 unread = found - opened
         kinds = await self.relation_kinds(found) if found else []
         return {kind.stream_oid for kind in kinds if kind.is_table}
+
+
+async def _set_timeouts(connection: AsyncConnection) -> None:
+    # Not as libpq `options`: those would replace what the URL sets there.
+    await connection.execute(
+        _TIMEOUTS,
+        (
+            str(int(limits.ADMIN_STATEMENT_TIMEOUT_S * 1000)),
+            str(int(limits.ADMIN_LOCK_TIMEOUT_S * 1000)),
+        ),
+    )
 
 
 async def _named_by_policies(connection: AsyncConnection, tables: set[int]) -> set[int]:
