@@ -122,6 +122,32 @@ async def test_a_table_that_loses_its_row_security_is_withheld_from_who_had_subs
         assert [change["record"]["id"] for change in client.changes("bob")] == [1]
 
 
+async def test_a_composite_type_that_gains_an_attribute_is_shown_with_it(any_server):
+    server = any_server
+    server.sql(
+        "create type pair as (a int, b int)",
+        "create table pairs (id int primary key, v pair)",
+        "alter table pairs enable row level security",
+        "create policy p on pairs for select to authenticated using (true)",
+        "alter publication supabase_realtime add table pairs",
+    )
+    async with (
+        connected(server) as client,
+        await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql,
+    ):
+        await client.join("bob", server.token(BOB), table("pairs"))
+        await sql.execute("insert into pairs values (1, '(1,2)')")
+        await client.until(lambda: client.changes("bob"))
+        await sql.execute("alter type pair add attribute c int")
+        for number in range(2, 400):
+            await sql.execute("insert into pairs values (%s, '(1,2,3)')", (number,))
+            with contextlib.suppress(TimeoutError):
+                await client.until(lambda: len(client.changes("bob")) > 1, 0.05)
+                break
+        shown = [change["record"]["v"] for change in client.changes("bob")[:2]]
+        assert shown == [{"a": 1, "b": 2}, {"a": 1, "b": 2, "c": 3}]
+
+
 @pytest.mark.parametrize(
     "statement",
     [

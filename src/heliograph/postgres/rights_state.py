@@ -4,8 +4,9 @@ Each catalog row counts with its ``xmin``, which every change of the row replace
 id that was never there before. So two equal states mean that nothing changed between the two
 snapshots, not even for a moment; roles are the exception, see `RightsQuestion`.
 
-Which relations count is told by the caller, so that the price depends on the tables in use and not
-on the size of the catalog, and a table that an application makes for itself concerns nobody.
+Which relations count is told by the caller, so that the price depends mostly on the tables in use
+and not on the size of the catalog, and a table that an application makes for itself concerns
+nobody. Functions, and composite types that columns are made of, all count.
 """
 
 from collections.abc import Mapping
@@ -42,7 +43,11 @@ _DEFINITIONS: Final = _ROLES + sql.SQL(""", pg_catalog.concat_ws('.',
   (select coalesce(pg_catalog.bit_xor(pg_catalog.hash_record_extended((c.oid, c.xmin), 0)), 0)
      from pg_catalog.pg_cast c where c.oid >= 16384),
   (select coalesce(pg_catalog.bit_xor(pg_catalog.hash_record_extended((d.oid, d.xmin), 0)), 0)
-     from pg_catalog.pg_constraint d where d.contypid > 0)),
+     from pg_catalog.pg_constraint d where d.contypid > 0),
+  (select pg_catalog.bit_xor(pg_catalog.hash_record_extended((c.oid, c.xmin,
+            (select pg_catalog.bit_xor(pg_catalog.hash_record_extended((a.attnum, a.xmin), 0))
+               from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0)), 0))
+     from pg_catalog.pg_class c where c.relkind = 'c' and c.oid >= 16384)),
   array(select pg_catalog.hash_record_extended((
       (select c.xmin from pg_catalog.pg_class c where c.oid = q.oid),
       (select pg_catalog.bit_xor(pg_catalog.hash_record_extended((a.attnum, a.xmin), 0))
@@ -87,7 +92,7 @@ class RightsState:
         snapshot: The snapshot.
         insert_lsn: WAL insert position taken after it: whatever it sees committed below.
         taken_us: When, by PostgreSQL's clock: microseconds since 1970-01-01 UTC.
-        general: Changes with roles, memberships, functions and schemas.
+        general: Changes with roles, memberships, functions, schemas and composite types.
         relations: By oid; changes with grants, owner, row security, columns, policies, rules.
     """
 

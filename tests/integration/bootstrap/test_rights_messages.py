@@ -67,7 +67,8 @@ def make_stream(connect):
 PREPARATION = (
     "create table t (id int primary key, a text); create policy p on t using (true);"
     "create function f() returns int language sql as 'select 1';"
-    "create publication mine; create view v as select 1 as x"
+    "create publication mine; create view v as select 1 as x;"
+    "create type z as (a int, b int)"
 )
 
 # statement → tag, class and identity of the first object, whether everything is listed
@@ -102,6 +103,14 @@ COMMANDS = {
     "drop publication mine": ("DROP PUBLICATION", "publication", "mine", True),
     "create schema s": ("CREATE SCHEMA", "schema", "s", True),
     "create or replace view v as select 2 as x": ("CREATE VIEW", "view", "public.v", True),
+    "alter type z add attribute c int": ("ALTER TYPE", "composite type", "public.z", True),
+    "alter type z rename attribute a to d": (
+        "ALTER TYPE",
+        "composite type column",
+        "public.z.d",
+        True,
+    ),
+    "alter type z drop attribute b": ("ALTER TYPE", "composite type", "public.z", True),
     "drop view v": ("DROP VIEW", "view", "public.v", True),
 }
 

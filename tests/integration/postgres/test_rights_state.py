@@ -15,6 +15,7 @@ create table other (id int primary key, note text);
 create view seen as select id from orders;
 create function allowed() returns bool language sql stable return true;
 create domain positive as int check (value > 0);
+create type pair as (a int, b int);
 create policy p on orders using (allowed());
 """
 
@@ -39,6 +40,11 @@ CHANGES = [
     "grant usage on schema s to {role}",
     "create operator === (leftarg = int, rightarg = int, function = int4eq)",
     "alter domain positive add check (value < 100)",
+    "alter type pair add attribute c int",
+    "alter type pair rename attribute a to first",
+    "alter type pair alter attribute b type text",
+    "alter type pair drop attribute c",
+    "alter type pair rename to couple",
     "grant {group} to {role}",
     "alter role {role} noinherit",
     "alter role {role} bypassrls",
