@@ -148,8 +148,8 @@ SETTLE_INTERVAL_S: Final = 0.25
 
 # --- Judgement -----------------------------------------------------------------------------
 
-#: Row versions judged by one SQL statement. Measured: 1.5-3 µs per (row, claims) at 100 against
-#: about 90 at 1; beyond some hundreds only the latency grows.
+#: Row versions judged by one SQL statement. Measured for the statement alone: 1.5-3 µs per (row,
+#: claims) at 100 against about 90 at 1; beyond some hundreds only the latency grows.
 JUDGEMENT_BATCH_ROWS_MAX: Final = 200
 
 #: Seconds one judgement statement may take before PostgreSQL cancels it (S18).
