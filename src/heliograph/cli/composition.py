@@ -13,7 +13,6 @@ from heliograph.cli.database_watch import DatabaseWatch
 from heliograph.config import Settings
 from heliograph.core.changelog.ring import Ring, RingBounds
 from heliograph.core.channels.server_connection import ConnectionLimits
-from heliograph.core.matching.visibility import DeleteVisibility, LeaveEvents
 from heliograph.core.replication.lsn import ZERO_LSN
 from heliograph.ports.change_source import ChangeSource, SourceState
 from heliograph.postgres.admin import AdminDatabase
@@ -157,9 +156,7 @@ def _delivery_options(
         clock=foundation.clock,
         publication=prepared.publication,
         message_secret=prepared.message_secret,
-        visibility=VisibilityRules(
-            DeleteVisibility(settings.delete_visibility), LeaveEvents(settings.leave_events)
-        ),
+        visibility=VisibilityRules(settings.delete_visibility, settings.leave_events),
         serving=ServingRules(frozenset(settings.allow_without_rls)),
         metrics=foundation.metrics,
     )

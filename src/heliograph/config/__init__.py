@@ -4,11 +4,11 @@ from heliograph.config.bounds import Bounds
 from heliograph.config.secret import Secret
 from heliograph.config.setting import Setting, default_text, settings_of, unknown_variables
 from heliograph.config.settings import (
-    JUDGE_ROLE,
+    ATTACHED_PUBLICATION,
+    JUDGE_LOGIN,
+    SOURCE_PUBLICATION,
     Attach,
-    DeleteVisibility,
     DevelopmentSecrets,
-    LeaveEvents,
     LogFormat,
     LogLevel,
     Reader,
@@ -16,12 +16,12 @@ from heliograph.config.settings import (
 )
 
 __all__ = [
-    "JUDGE_ROLE",
+    "ATTACHED_PUBLICATION",
+    "JUDGE_LOGIN",
+    "SOURCE_PUBLICATION",
     "Attach",
     "Bounds",
-    "DeleteVisibility",
     "DevelopmentSecrets",
-    "LeaveEvents",
     "LogFormat",
     "LogLevel",
     "Reader",

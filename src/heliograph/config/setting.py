@@ -8,6 +8,7 @@ reference (docs/reference/config.md).
 import dataclasses
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from heliograph.errors import ConfigurationError
@@ -73,6 +74,8 @@ def default_text(settings_class: "type[DataclassInstance]", name: str) -> str:
     default = next(
         field.default for field in dataclasses.fields(settings_class) if field.name == name
     )
+    if isinstance(default, Enum):
+        return str(default.value)
     if isinstance(default, tuple):
         return ",".join(str(part) for part in typing.cast("tuple[object, ...]", default)) or "none"
     return (

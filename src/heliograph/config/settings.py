@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Final, Literal, TypeAlias
 
+from heliograph import limits
 from heliograph.config.bounds import Bounds
 from heliograph.config.legacy_key import is_signed, legacy_key_parser
 from heliograph.config.postgres_url import parse_postgres_url, url_with_login
@@ -17,9 +18,9 @@ from heliograph.config.secret import Secret
 from heliograph.config.serve_requirements import missing_for_serve
 from heliograph.config.setting import Setting, raise_problems, read_fields, settings_of
 from heliograph.config.values import (
-    SECRET_BYTES_MIN,
     choice_parser,
     integer_parser,
+    member_parser,
     parse_hmac_secret,
     parse_host,
     parse_key_set,
@@ -32,23 +33,23 @@ from heliograph.config.values import (
     parse_table_names,
     prefixed_key_parser,
 )
+from heliograph.core.matching.visibility import DeleteVisibility, LeaveEvents
 from heliograph.errors import ConfigurationError
 
 Attach: TypeAlias = Literal["auto", "always", "never"]
 Reader: TypeAlias = Literal["auto", "streaming", "polling"]
-DeleteVisibility: TypeAlias = Literal["auto", "strict", "compatible"]
-LeaveEvents: TypeAlias = Literal["delete", "silent"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["json", "console"]
 
 #: The login that judges row versions, where no URL of its own is given.
-JUDGE_ROLE: Final = "heliograph_judge"
+JUDGE_LOGIN: Final = "heliograph_judge"
 
 #: What the judge's password is derived for; another purpose would give another password.
 _JUDGE_PURPOSE: Final = b"heliograph judge login"
 
-_PUBLICATION: Final = "supabase_realtime"
-_PUBLICATION_ATTACHED: Final = "heliograph"
+#: The publication of a Supabase project, and ours beside it where the server attached to one.
+SOURCE_PUBLICATION: Final = "supabase_realtime"
+ATTACHED_PUBLICATION: Final = "heliograph"
 
 #: The secret of Supabase's public examples; everybody can sign tokens with it.
 _PUBLISHED_SECRET: Final = Secret("super-secret-jwt-token-with-at-least-32-characters-long")
@@ -119,14 +120,14 @@ class Settings:
             "PostgreSQL URL of the login that judges row versions; it can become the roles of"
             " tokens and nothing else.",
             parse_postgres_url,
-            default_text=f"role {JUDGE_ROLE} on DATABASE_URL's server",
+            default_text=f"role {JUDGE_LOGIN} on DATABASE_URL's server",
         ),
     ] = None
     jwt_secret: Annotated[
         Secret | None,
         _secret(
             "HELIOGRAPH_JWT_SECRET",
-            f"Secret of HS256 tokens, at least {SECRET_BYTES_MIN} bytes.",
+            f"Secret of HS256 tokens, at least {limits.JWT_SECRET_BYTES_MIN} bytes.",
             parse_hmac_secret,
             "SUPABASE_JWT_SECRET",
             default_text="generated (`dev` only)",
@@ -235,7 +236,7 @@ class Settings:
             variable="HELIOGRAPH_PUBLICATION",
             meaning="Publication whose tables are served.",
             parse=parse_name,
-            default_text=f"{_PUBLICATION} (attached: {_PUBLICATION_ATTACHED})",
+            default_text=f"{SOURCE_PUBLICATION} (attached: {ATTACHED_PUBLICATION})",
         ),
     ] = None
     slot: Annotated[
@@ -280,18 +281,18 @@ class Settings:
             meaning="Who is told of a DELETE: judged on the old row where there is one (auto),"
             " nobody without one (strict), or the key to every subscriber as Supabase does"
             " (compatible).",
-            parse=choice_parser("auto", "strict", "compatible"),
+            parse=member_parser(DeleteVisibility),
         ),
-    ] = "auto"
+    ] = DeleteVisibility.AUTO
     leave_events: Annotated[
         LeaveEvents,
         Setting(
             variable="HELIOGRAPH_LEAVE_EVENTS",
             meaning="What a subscriber gets when a row leaves its view: a DELETE with the key, or"
             " nothing.",
-            parse=choice_parser("delete", "silent"),
+            parse=member_parser(LeaveEvents),
         ),
-    ] = "delete"
+    ] = LeaveEvents.DELETE
     log_level: Annotated[
         LogLevel,
         Setting(
@@ -399,11 +400,11 @@ class Settings:
         if password is None:
             message = "HELIOGRAPH_JUDGE_URL: missing; without HELIOGRAPH_JWT_SECRET it is needed"
             raise ConfigurationError(message)
-        return url_with_login(self.url_for_administration(), JUDGE_ROLE, password)
+        return url_with_login(self.url_for_administration(), JUDGE_LOGIN, password)
 
     def publication_name(self, *, is_attached: bool) -> str:
         """Return the publication to use in an attached Supabase project, or in our own database."""
-        return self.publication or (_PUBLICATION_ATTACHED if is_attached else _PUBLICATION)
+        return self.publication or (ATTACHED_PUBLICATION if is_attached else SOURCE_PUBLICATION)
 
     def allows_without_rls(self, schema: str, table: str) -> bool:
         """Return whether a table without row level security may be served."""

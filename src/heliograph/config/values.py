@@ -7,15 +7,14 @@ which may be a secret. The caller adds the variable's name, and the value where 
 import ipaddress
 import re
 from collections.abc import Callable
+from enum import Enum
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from heliograph import limits
 from heliograph.config.secret import Secret
-
-#: Bytes of the shortest HMAC-SHA256 secret: as long as the hash (RFC 7518 section 3.2).
-SECRET_BYTES_MIN: Final = 32
 
 #: PostgreSQL cuts longer names (NAMEDATALEN - 1).
 _NAME_BYTES_MAX: Final = 63
@@ -75,6 +74,16 @@ def choice_parser(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def member_parser(members: type[Enum]) -> Callable[[str], Enum]:
+    """Return a parser that accepts exactly the values of an enumeration."""
+    parse_value = choice_parser(*[member.value for member in members])
+
+    def parse(text: str) -> Enum:
+        return members(parse_value(text))
+
+    return parse
+
+
 def parse_public_url(text: str) -> str:
     """Return an http(s) URL without query, fragment, credentials and trailing slash."""
     expected = "expected http://host:port or https://host, no credentials, query or fragment"
@@ -112,8 +121,8 @@ def is_loopback(host: str) -> bool:
 
 def parse_hmac_secret(text: str) -> Secret:
     """Return a secret that is long enough to sign tokens."""
-    if len(text.encode()) < SECRET_BYTES_MIN:
-        expected = f"expected at least {SECRET_BYTES_MIN} bytes"
+    if len(text.encode()) < limits.JWT_SECRET_BYTES_MIN:
+        expected = f"expected at least {limits.JWT_SECRET_BYTES_MIN} bytes"
         raise ValueError(expected)
     return Secret(text)
 

@@ -10,11 +10,9 @@ import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.rows import dict_row
 
+from heliograph.config import ATTACHED_PUBLICATION, SOURCE_PUBLICATION
 from heliograph.errors import PublicationRefusedError
 from heliograph.postgres.publishable_table import TableState, lock_for_publication, read_table
-
-SOURCE_PUBLICATION: Final = "supabase_realtime"
-ATTACHED_PUBLICATION: Final = "heliograph"
 
 #: A project may publish leaves of a partitioned table that it lists by its root; ours publishes by
 #: the root. Leaves that it lists one by one stay leaves, and are refused.

@@ -12,15 +12,12 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from heliograph.config import Secret, Settings
+from heliograph.core.channels.bearer import SERVICE_ROLE
 from heliograph.errors import ConfigurationError
 from heliograph.postgres.connecting import connect
 from heliograph.postgres.database_facts import gather_replication_facts
 from heliograph.postgres.external_check import check_database, require_usable
-from heliograph.postgres.judge_login import (
-    SERVICE_ROLE,
-    ensure_judge_login,
-    require_safe_login,
-)
+from heliograph.postgres.judge_login import ensure_judge_login, require_safe_login
 from heliograph.postgres.migrate import AttachSetting, MigrateOptions, MigrationMode, migrate, plan
 from heliograph.postgres.publication_check import FindingLevel, check_publication
 

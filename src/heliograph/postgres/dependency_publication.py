@@ -15,13 +15,18 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import dict_row
 
 from heliograph import limits
+from heliograph.config import ATTACHED_PUBLICATION, SOURCE_PUBLICATION
 from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.postgres.publishable_table import TableState, lock_for_publication, read_table
 
 DEPENDENCY_PUBLICATION: Final = "heliograph_dependencies"
 
 #: Publications that one reader may subscribe to together.
-OUR_PUBLICATIONS: Final = ("supabase_realtime", "heliograph", DEPENDENCY_PUBLICATION)
+OUR_PUBLICATIONS: Final = (
+    SOURCE_PUBLICATION,
+    ATTACHED_PUBLICATION,
+    DEPENDENCY_PUBLICATION,
+)
 
 _MEMBERSHIPS: Final = """
 select p.pubname as publication, r.prattrs is not null as has_column_list,

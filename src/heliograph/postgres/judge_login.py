@@ -21,12 +21,11 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from heliograph import limits
+from heliograph.config import JUDGE_LOGIN
+from heliograph.core.channels.bearer import SERVICE_ROLE
 from heliograph.errors import ConfigurationError, StorageError, UnavailableError
 
-JUDGE_LOGIN: Final = "heliograph_judge"
 SERVICE_JUDGE_LOGIN: Final = "heliograph_service_judge"
-
-SERVICE_ROLE: Final = "service_role"
 
 #: From this version on a membership says itself whether it inherits.
 _MEMBERSHIP_OPTIONS_VERSION: Final = 160000

@@ -20,6 +20,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import DictRow, dict_row
 
 from heliograph import limits
+from heliograph.config import SOURCE_PUBLICATION
 from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.errors import PublicationRefusedError, StorageError, UnavailableError
 from heliograph.postgres.publishable_table import (
@@ -90,7 +91,7 @@ class PublishOptions:
 
     table: str
     jitter: Callable[[], float]
-    publication: str = "supabase_realtime"
+    publication: str = SOURCE_PUBLICATION
     identity: IdentityChoice = IdentityChoice.FULL
     lock_timeout_s: float = limits.PUBLISH_LOCK_TIMEOUT_S
     attempts_max: int = limits.PUBLISH_ATTEMPTS_MAX

@@ -9,11 +9,11 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Final, Literal, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 import structlog
 
-LogFormat = Literal["json", "console"]
+from heliograph.config import LogFormat
 
 _VALUE_CHARACTERS_MAX: Final = 2_000
 _REDACTED: Final = "[redacted]"

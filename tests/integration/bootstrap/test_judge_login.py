@@ -4,9 +4,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from heliograph.config import JUDGE_LOGIN
 from heliograph.errors import ConfigurationError
 from heliograph.postgres.judge_login import (
-    JUDGE_LOGIN,
     ensure_judge_login,
     require_safe_login,
     verify_judge_login,

@@ -6,11 +6,11 @@ table that is withheld from it from one that does not exist.
 
 from dataclasses import dataclass
 
+from heliograph.core.channels.bearer import SERVICE_ROLE
 from heliograph.core.matching.table_description import TableDescription, TableKind, is_listed
 from heliograph.core.matching.table_rights import TableRights
 from heliograph.core.matching.visibility import DeleteVisibility
 from heliograph.core.replication.relation import ReplicaIdentity
-from heliograph.postgres.judge_login import SERVICE_ROLE
 from heliograph.server.delivery.tables import TableEntry
 
 
