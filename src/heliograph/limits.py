@@ -271,6 +271,9 @@ ERROR_ECHO_CHARACTERS_MAX: Final = 1_000
 
 #: `postgres_changes` entries in one join.
 BINDINGS_PER_CHANNEL_MAX: Final = 1_000
+#: Bytes of JSON that the entries of one join may have, those included that are only echoed. 1,000
+#: entries of 260 bytes; larger: what clients invent takes some ten times as much while it waits.
+BINDINGS_BYTES_PER_CHANNEL_MAX: Final = 256 * 1024
 
 #: Changes held between a subscription's position and its start, which follow one another within a
 #: tick. What comes above it is read from the ring after the start.

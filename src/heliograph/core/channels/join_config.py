@@ -7,18 +7,25 @@ that names the field, so that nobody believes to be subscribed to something else
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 import msgspec
 
 from heliograph.core.channels.effects import Binding
 from heliograph.errors import RemoteProtocolError
-from heliograph.limits import BINDINGS_PER_CHANNEL_MAX, TOKEN_BYTES_MAX
+from heliograph.limits import (
+    BINDINGS_BYTES_PER_CHANNEL_MAX,
+    BINDINGS_PER_CHANNEL_MAX,
+    SELECT_COLUMNS_MAX,
+    TOKEN_BYTES_MAX,
+)
 
 _ID_MAX: Final = 2**27 - 1
 #: Parts of a legacy topic after ``realtime:``, in order.
 _LEGACY_PARTS: Final = ("schema", "table", "filter")
+#: Keys of an entry that subscribing reads (`core.matching.binding_parameters`).
+_READ_KEYS: Final = ("event", "schema", "table", "filter", "select")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,11 @@ class JoinConfig:
     def distinct_bindings(self) -> tuple[Binding, ...]:
         """Return each id once, in order."""
         return tuple({binding.id: binding for binding in self.bindings}.values())
+
+    def without_echo(self) -> "JoinConfig":
+        """Return what is needed once the join is answered: each id once, and what is read of it."""
+        kept = [Binding(each.id, _read_part(each.parameters)) for each in self.distinct_bindings()]
+        return replace(self, bindings=tuple(kept))
 
 
 def parse_join(sub_topic: str, payload: object) -> JoinConfig:
@@ -138,11 +150,33 @@ def _with_ids(entries: Sequence[Mapping[str, object]]) -> tuple[Binding, ...]:
     """
     taken: dict[int, bytes] = {}
     bindings: list[Binding] = []
+    size = 0
     for entry in entries:
         canonical = msgspec.json.encode(entry, order="sorted")
+        size += len(canonical)
+        if size > BINDINGS_BYTES_PER_CHANNEL_MAX:
+            message = (
+                "InvalidJoinPayload: config.postgres_changes may have at most "
+                f"{BINDINGS_BYTES_PER_CHANNEL_MAX} bytes"
+            )
+            raise RemoteProtocolError(message)
         digest = hashlib.blake2b(canonical, digest_size=8).digest()
         binding_id = int.from_bytes(digest, "big") % _ID_MAX + 1
         while taken.setdefault(binding_id, canonical) != canonical:
             binding_id = binding_id % _ID_MAX + 1
         bindings.append(Binding(binding_id, entry))
     return tuple(bindings)
+
+
+def _read_part(entry: Mapping[str, object]) -> Mapping[str, object]:
+    """Leave out what subscribing does not read; what is left is understood as the whole is."""
+    return {key: _readable(entry[key]) for key in _READ_KEYS if key in entry}
+
+
+def _readable(value: object) -> object:
+    """Keep a string, null, or the strings of a list; anything else is of the wrong type."""
+    if isinstance(value, list):
+        # One more than allowed is as wrong as all of them.
+        some = cast("list[object]", value)[: SELECT_COLUMNS_MAX + 1]
+        return [each if isinstance(each, str) else None for each in some]
+    return value if value is None or isinstance(value, str) else False

@@ -17,7 +17,7 @@ Invariants:
   user A → user B closes, whatever lies between.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import assert_never
 
@@ -120,7 +120,8 @@ class ServerChannel:
         """
         self.id = channel_id
         self.state = ChannelState.VERIFYING
-        self._join = join
+        # What was asked for is in `config`; the rest of a payload may be a megabyte.
+        self._join = replace(join, payload=None)
         self._config = config
         self._opening = opening
         self._identity: Bearer = opening.identity
@@ -381,6 +382,7 @@ class ServerChannel:
             response={"postgres_changes": changes},
             join_ref=self.join_ref,
         )
+        self._config = self._config.without_echo()
         return [self._send(answer), Observed(Observation.JOIN, "ok")]
 
     def _refuse_join(self, reason: str) -> list[Effect]:

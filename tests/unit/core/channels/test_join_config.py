@@ -1,9 +1,17 @@
+import contextlib
+
 import pytest
 from hypothesis import given, strategies as st
 
 from heliograph.core.channels.join_config import parse_join, read_token, read_token_refresh
-from heliograph.errors import RemoteProtocolError
-from heliograph.limits import BINDINGS_PER_CHANNEL_MAX, TOKEN_BYTES_MAX
+from heliograph.core.matching.binding_parameters import parse_binding_parameters
+from heliograph.errors import RemoteProtocolError, SubscriptionRefusedError
+from heliograph.limits import (
+    BINDINGS_BYTES_PER_CHANNEL_MAX,
+    BINDINGS_PER_CHANNEL_MAX,
+    SELECT_COLUMNS_MAX,
+    TOKEN_BYTES_MAX,
+)
 
 entries = st.dictionaries(st.sampled_from(["event", "schema", "table", "filter"]), st.text())
 
@@ -42,6 +50,47 @@ def test_equal_entries_are_one_distinct_binding():
         {"table": "a"},
         {"table": "b"},
     ]
+
+
+def test_the_part_that_is_kept_has_no_echo_and_each_id_once():
+    entry = {"event": "*", "table": "a", "x": {"deep": [1.5] * 9}}
+    config = parse([entry, {"table": "b", "select": ["id"]}, entry], private=True)
+    kept = config.without_echo()
+    assert [(each.id, each.parameters) for each in kept.bindings] == [
+        (config.bindings[0].id, {"event": "*", "table": "a"}),
+        (config.bindings[1].id, {"table": "b", "select": ["id"]}),
+    ]
+    assert kept.is_private
+
+
+def test_a_value_of_the_wrong_type_is_kept_without_its_content():
+    big = [1.5] * 10_000
+    (kept,) = parse([{"table": {"a": big}, "schema": 5, "select": big}]).without_echo().bindings
+    assert kept.parameters == {
+        "schema": False,
+        "table": False,
+        "select": [None] * (SELECT_COLUMNS_MAX + 1),
+    }
+
+
+any_value = st.none() | st.booleans() | st.text(max_size=3) | st.lists(st.none() | st.text())
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["event", "schema", "table", "filter", "select", "x"]),
+        any_value | st.sampled_from(["INSERT", "id=eq.1", "orders"]),
+    )
+    | st.just({"table": "t", "select": ["a"] * (SELECT_COLUMNS_MAX + 1)})
+)
+def test_what_is_kept_subscribes_to_what_was_asked_for(entry):
+    def understood(parameters):
+        with contextlib.suppress(SubscriptionRefusedError):
+            return parse_binding_parameters(parameters)
+        return None
+
+    (kept,) = parse([entry]).without_echo().bindings
+    assert understood(kept.parameters) == understood(entry)
 
 
 def test_absent_and_null_parts_are_the_defaults():
@@ -99,6 +148,8 @@ def test_a_join_without_config_subscribes_to_what_its_topic_says(sub_topic, para
         {"config": {"postgres_changes": {}}},
         {"config": {"postgres_changes": ["x"]}},
         {"config": {"postgres_changes": [{}] * (BINDINGS_PER_CHANNEL_MAX + 1)}},
+        {"config": {"postgres_changes": [{"x": "x" * BINDINGS_BYTES_PER_CHANNEL_MAX}]}},
+        {"config": {"postgres_changes": [{"x": "x" * 1000}] * BINDINGS_PER_CHANNEL_MAX}},
         {"config": {}, "access_token": 5},
         {"config": {}, "access_token": "x" * (TOKEN_BYTES_MAX + 1)},
     ],

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 from channel_kit import ANON, V1, Driver, frames, identity, of, payloads, reasons
 
@@ -80,6 +82,31 @@ def test_a_join_with_entries_is_answered_only_after_subscribing():
         *(fx.SendText, fx.SendText),
         fx.StartDelivery,
     ]
+
+
+def test_a_joined_channel_keeps_nothing_that_is_only_echoed():
+    driver = Driver()
+    heavy = {**ORDERS, "x": [0.5] * 20_000}
+    tracemalloc.start()
+    try:
+        for number in range(10):
+            topic = f"realtime:{number}"
+            (subscribe,) = of(fx.Subscribe, driver.join(topic, changes=[heavy], y=[0.5] * 20_000))
+            driver.report(subscribe.channel_id, rs.Subscribed(subscribe.attempt))
+            del subscribe
+            driver.log.clear()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert driver.machine.statistics().channels == 10
+    assert held < 100_000
+
+
+def test_an_answered_join_subscribes_anew_to_the_same():
+    driver, channel_id = joined(changes=[{**ORDERS, "x": 1}, CUSTOMERS])
+    (subscribe,) = of(fx.Subscribe, refresh(driver, "jwt-2", identity()))
+    assert subscribe.channel_id == channel_id
+    assert [binding.parameters for binding in subscribe.bindings] == [ORDERS, CUSTOMERS]
 
 
 def test_serializer_1_answers_with_a_ref_and_a_null_ref_on_system():
