@@ -308,6 +308,11 @@ CHANNELS_PER_SOCKET_MAX: Final = 100
 JOINS_PER_SECOND_MAX: Final = 100
 MESSAGES_PER_SECOND_MAX: Final = 100
 
+#: `access_token` messages of one socket per second in the long run, before it is closed. Each may
+#: cost a verification and a new subscription. At once there may be as many as messages of any kind:
+#: clients send one for each channel, and supabase-js asks for a token after every join.
+TOKENS_PER_SECOND_MAX: Final = 100
+
 #: Open WebSockets of one server process.
 CONNECTIONS_MAX: Final = 20_000
 

@@ -8,7 +8,10 @@ SERVICE_ROLE: Final = "service_role"
 
 
 class Bearer(Protocol):
-    """A verified token's content; `heliograph.ports.identity.Identity` is one."""
+    """A verified token's content; `heliograph.ports.identity.Identity` is one.
+
+    Bearers that are equal (``==``) may see the same rows for the same time.
+    """
 
     @property
     def role(self) -> str:

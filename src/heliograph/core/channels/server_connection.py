@@ -8,8 +8,8 @@ Rules of its own:
 
 - Malformed frames are dropped and counted; the connection stays (protocol §2).
 - A message with a stale or missing join_ref is handled by the channel of its topic (§0.7).
-- Limits count what the client sends, never what it is sent: joins and pushes per second, messages
-  of any kind per second, channels, silence.
+- Limits count what the client sends, never what it is sent: joins, tokens and pushes per second,
+  messages of any kind per second, channels, silence.
 - The first message must come within `JOIN_DEADLINE_S`; later the socket may be without a channel
   for `NO_CHANNEL_S`. A heartbeat is enough for the first: the Python client beats at once and
   joins whenever its user says so.
@@ -52,6 +52,7 @@ class ConnectionLimits:
 
     channels_max: int = limits.CHANNELS_PER_SOCKET_MAX
     joins_per_s: float = limits.JOINS_PER_SECOND_MAX
+    refreshes_per_s: float = limits.TOKENS_PER_SECOND_MAX
     pushes_per_s: float = limits.MESSAGES_PER_SECOND_MAX
     messages_per_s: float = limits.MESSAGES_ANY_PER_SECOND_MAX
     first_message_s: float = limits.JOIN_DEADLINE_S
@@ -88,6 +89,7 @@ class ServerConnection:
         "_opening",
         "_push_bucket",
         "_received_s",
+        "_refresh_bucket",
     )
 
     def __init__(
@@ -111,6 +113,12 @@ class ServerConnection:
         self._join_bucket = self._bucket(self._limits.joins_per_s, now)
         self._push_bucket = self._bucket(self._limits.pushes_per_s, now)
         self._any_bucket = self._bucket(self._limits.messages_per_s, now)
+        # All that may come at once: clients refresh every channel at once, some after each join.
+        self._refresh_bucket = TokenBucket(
+            rate_per_s=self._limits.refreshes_per_s,
+            burst=self._limits.messages_per_s,
+            now_s=now.monotonic_s,
+        )
         self._deadline_s = now.monotonic_s + min(
             self._limits.first_message_s, self._limits.silence_s, self._limits.no_channel_s
         )
@@ -223,6 +231,8 @@ class ServerConnection:
         match message.event:
             case "phx_leave":
                 return channel.leave(message)
+            case "access_token" if not self._refresh_bucket.take(now.monotonic_s):
+                return self._end_flood_of_tokens(channel, message)
             case "access_token":
                 return channel.receive_access_token(message.payload)
             case _ if not self._push_bucket.take(now.monotonic_s):
@@ -232,6 +242,16 @@ class ServerConnection:
                 return channel.receive_push(message)
             case _:
                 return [Observed(Observation.IGNORED, "event")]
+
+    def _end_flood_of_tokens(self, channel: ServerChannel, message: Message) -> list[Effect]:
+        """End the connection as for too many joins: a token costs as much."""
+        text = "Too many tokens per second"
+        effects: list[Effect] = [Observed(Observation.LIMITED, "tokens")]
+        if message.ref is not None:
+            reason = f"ClientJoinRateLimitReached: {text}"
+            answer = replies.reply_error(message, reason, join_ref=channel.join_ref)
+            effects.append(self._send(answer))
+        return [*effects, *self._close(close_codes.GOING_AWAY, text)]
 
     def _receive_unmatched(self, message: Message) -> list[Effect]:
         """Handle a message on a topic that is not joined: a leave is fine, the rest is not."""

@@ -353,6 +353,21 @@ def test_an_older_token_of_the_same_user_changes_nothing():
     assert of(fx.VerifyToken, effects) == []
 
 
+def test_another_text_of_the_same_claims_is_adopted_without_a_new_subscription():
+    driver, channel_id = joined(Driver(limits=no_silence()), token="jwt", holder=identity(iat=100))
+    assert refresh(driver, "%6awt", identity(iat=100)) == []
+    effects = driver.send("1", "2", "realtime:room", "access_token", {"access_token": "%6awt"})
+    assert of(fx.VerifyToken, effects) == []
+    assert [check.token for check in of(fx.VerifyToken, driver.advance(300))] == ["%6awt"]
+    effects = refresh(driver, "jwt-2", identity(iat=100, admin=True))
+    assert of(fx.Subscribe, effects)[0].channel_id == channel_id
+
+
+def test_claims_that_are_only_nearly_the_same_subscribe_anew():
+    driver, _ = joined(token="jwt", holder=identity(admin=1))
+    assert of(fx.Subscribe, refresh(driver, "jwt-2", identity(admin=True)))
+
+
 def test_a_bad_refresh_closes_the_channel_with_its_text():
     driver, _ = joined()
     effects = driver.send("1", "2", "realtime:room", "access_token", {"access_token": "bad"})
@@ -450,7 +465,8 @@ def test_a_check_does_not_disturb_a_refresh_under_way():
     effects = driver.send("1", "2", "realtime:room", "access_token", {"access_token": "jwt-2"})
     (verify,) = of(fx.VerifyToken, effects)
     assert of(fx.VerifyToken, driver.advance(2)) == []
-    assert of(fx.Subscribe, driver.report(channel_id, rs.TokenVerified(verify.attempt, identity())))
+    verified = rs.TokenVerified(verify.attempt, identity(iat=299))
+    assert of(fx.Subscribe, driver.report(channel_id, verified))
 
 
 def no_silence():

@@ -173,6 +173,51 @@ def test_heartbeats_tokens_and_leaves_are_no_pushes():
     assert driver.machine.statistics().channels == 1
 
 
+def refresh(driver, number, topic="realtime:room"):
+    return driver.send("1", "2", topic, "access_token", {"access_token": f"jwt-{number}"})
+
+
+def test_channels_that_join_and_refresh_again_and_again_at_once_are_served():
+    driver = Driver()
+    topics = [f"realtime:{number}" for number in range(100)]
+    for topic in topics:
+        assert not reasons(driver.join(topic))
+    for number in range(8):
+        for topic in topics:
+            assert of(fx.VerifyToken, refresh(driver, number, topic))
+    for number in range(100):
+        driver.now_s += 25
+        for topic in topics:
+            assert of(fx.VerifyToken, refresh(driver, number, topic))
+
+
+def test_a_lasting_flood_of_tokens_is_answered_and_ends_the_connection():
+    driver = Driver(limits=ConnectionLimits(messages_per_s=50, refreshes_per_s=10))
+    driver.join()
+    effects = []
+    for number in range(100):
+        driver.now_s += 1 / 40
+        effects = refresh(driver, number)
+        if closing(effects):
+            break
+    assert 50 < number < 80
+    assert reasons(effects) == ["ClientJoinRateLimitReached: Too many tokens per second"]
+    assert closing(effects) == [(1001, "Too many tokens per second")]
+    assert fx.Observed(fx.Observation.LIMITED, "tokens") in effects
+
+
+def test_a_token_too_many_without_a_ref_is_not_answered():
+    driver = Driver(limits=ConnectionLimits(messages_per_s=50, refreshes_per_s=0))
+    driver.join()
+    for _ in range(50):
+        driver.now_s += 1 / 40
+        effects = driver.send("1", None, "realtime:room", "access_token", {"access_token": None})
+        assert not closing(effects)
+    effects = driver.send("1", None, "realtime:room", "access_token", {"access_token": None})
+    assert closing(effects)
+    assert frames(effects) == []
+
+
 def test_a_flood_of_anything_ends_the_connection():
     driver = Driver(limits=ConnectionLimits(messages_per_s=5))
     effects = []
