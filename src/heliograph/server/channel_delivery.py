@@ -192,7 +192,7 @@ class ChannelDelivery:
             async with asyncio.timeout(HANDSHAKE_DEADLINE_S):
                 identity = await self._parts.authenticator.identify(token)
         except TokenError as error:
-            return TokenRefused(request.attempt, str(error), error.reference_code)
+            return TokenRefused(request.attempt, error)
         except UnavailableError as error:
             return TokenUnverifiable(request.attempt, str(error))
         except TimeoutError:

@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 from heliograph.core.tokens.api_keys import ApiKeys, is_opaque_key
 from heliograph.core.tokens.bounded_json import encode_object
-from heliograph.core.tokens.refusals import api_key_missing, unknown_api_key
+from heliograph.core.tokens.refusals import unknown_api_key
 from heliograph.core.tokens.token_verifier import TokenVerifier, VerifiedToken
 from heliograph.errors import TokenError
 from heliograph.ports.clock import Clock
@@ -59,16 +59,6 @@ class Keys:
         await self._remote.refresh_if_due(wants_new_key=wants_new_key)
         # Cheap, and right after a fetch that another task waited for.
         self._verifier = self._verifier.with_keys(self._own_keys.with_keys(self._remote.keys))
-
-    def handshake(self, api_key: str | None) -> Identity:
-        """Return who a connection's ``apikey`` stands for.
-
-        Raises:
-            TokenError: If it is missing or not good.
-        """
-        if not api_key:
-            raise api_key_missing()
-        return self.verify(api_key)
 
     def verify(self, token: str) -> Identity:
         """Return who shows this token or key, by the keys in memory.

@@ -18,6 +18,7 @@ import msgspec
 
 from heliograph.core.channels.bearer import SERVICE_ROLE
 from heliograph.core.channels.server_channel import Opening
+from heliograph.core.tokens.refusals import api_key_missing, handshake_text
 from heliograph.core.wire.messages import SerializerVersion
 from heliograph.errors import TokenError, UnavailableError
 from heliograph.limits import HANDSHAKE_DEADLINE_S, QUERY_FIELDS_MAX
@@ -108,7 +109,7 @@ class HandshakePolicy:
         headers = (*request.values("x-api-key"), fields.get("apikey"), *request.values("apikey"))
         api_key = next(filter(None, headers), None)
         if not api_key:
-            return HandshakeRefusal(401, "API key is missing")
+            return HandshakeRefusal(401, handshake_text(api_key_missing()))
         identity = await self._identify(api_key)
         if isinstance(identity, HandshakeRefusal):
             return identity
@@ -123,7 +124,7 @@ class HandshakePolicy:
             async with asyncio.timeout(HANDSHAKE_DEADLINE_S):
                 return await self.authenticator.identify(api_key)
         except TokenError as error:
-            return HandshakeRefusal(401, str(error))
+            return HandshakeRefusal(401, handshake_text(error))
         except (UnavailableError, TimeoutError):
             return HandshakeRefusal(500, "Error connecting to Realtime")
 

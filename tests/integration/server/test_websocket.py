@@ -385,10 +385,11 @@ async def test_handshakes_are_refused_with_their_status_and_text(run_server):
             401,
             b'{"error":"The token provided is not a valid JWT"}',
         )
+        assert await refused(server, "expired") == (401, b'{"error":"Token has expired"}')
         assert await refused(server, vsn="3.0.0") == (403, b"")
         server.keys.is_available = False
         assert await refused(server) == (500, b'{"error":"Error connecting to Realtime"}')
-        assert server.metric("handshakes_total", status="401") == 2
+        assert server.metric("handshakes_total", status="401") == 3
 
 
 async def test_the_header_wins_over_the_query(run_server):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from heliograph.core.channels.bearer import Bearer
+from heliograph.errors import TokenError
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +20,11 @@ class TokenRefused:
 
     Attributes:
         attempt: From the effect.
-        text: Why, for the client.
-        reference_code: The protocol's name for it (§4.4).
+        error: Why, in the words of `core.tokens.refusals`.
     """
 
     attempt: int
-    text: str
-    reference_code: str
+    error: TokenError
 
 
 @dataclass(frozen=True, slots=True)

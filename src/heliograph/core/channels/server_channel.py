@@ -46,6 +46,7 @@ from heliograph.core.channels.results import (
     TokenUnverifiable,
     TokenVerified,
 )
+from heliograph.core.tokens.refusals import expired, join_text
 from heliograph.core.wire.json_codec import encode_text
 from heliograph.core.wire.messages import Message, SerializerVersion
 from heliograph.errors import RemoteProtocolError
@@ -162,7 +163,7 @@ class ServerChannel:
         expires_unix_s = self._opening.identity.expires_unix_s
         if expires_unix_s is not None and expires_unix_s + TOKEN_LEEWAY_S <= now.unix_s:
             ago_s = int(now.unix_s - expires_unix_s)
-            return self._refuse_join(f"InvalidJWTToken: Token has expired {ago_s} seconds ago")
+            return self._refuse_join(join_text(expired(ago_s)))
         return self._join_as(self._opening.identity, now)
 
     def receive_result(self, result: Result, now: Instant) -> list[Effect]:
@@ -190,8 +191,8 @@ class ServerChannel:
         match result:
             case TokenVerified(identity=identity):
                 return self._speak_for(identity, now)
-            case TokenRefused(text=text, reference_code=code):
-                return self.close_with_error(f"{code}: {text}" if is_joining else text)
+            case TokenRefused(error=error):
+                return self.close_with_error(join_text(error) if is_joining else str(error))
             case TokenUnverifiable(text=text) if is_joining or self._is_refresh:
                 return self.close_with_error(f"UnableToVerifyToken: {text}")
             case TokenUnverifiable():
@@ -299,7 +300,7 @@ class ServerChannel:
         """Expire the token, check it again, or try again to subscribe."""
         if self._expires_s is not None and now.monotonic_s >= self._expires_s:
             ago_s = int(now.monotonic_s - self._expires_s)
-            return self.close_with_error(f"Token has expired {ago_s} seconds ago")
+            return self.close_with_error(str(expired(ago_s)))
         effects: list[Effect] = []
         if self._check_s is not None and now.monotonic_s >= self._check_s:
             self._check_s = now.monotonic_s + TOKEN_CHECK_INTERVAL_S

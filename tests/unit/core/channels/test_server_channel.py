@@ -4,6 +4,7 @@ import pytest
 from channel_kit import ANON, V1, Driver, frames, identity, of, payloads, reasons
 
 from heliograph.core.channels import effects as fx, results as rs
+from heliograph.core.tokens.refusals import expired, malformed, signature_invalid
 from heliograph.core.wire.messages import SerializerVersion
 
 ORDERS = {"event": "*", "schema": "public", "table": "orders"}
@@ -180,9 +181,7 @@ def test_the_connections_own_key_is_not_verified_again():
 def test_a_bad_token_refuses_the_join_with_code_and_text():
     driver = Driver()
     (verify,) = of(fx.VerifyToken, driver.join(token="jwt"))
-    effects = driver.report(
-        1, rs.TokenRefused(verify.attempt, "Token has expired 3 seconds ago", "InvalidJWTToken")
-    )
+    effects = driver.report(1, rs.TokenRefused(verify.attempt, expired(3)))
     assert reasons(effects) == ["InvalidJWTToken: Token has expired 3 seconds ago"]
     assert [event for event, _ in payloads(effects)] == ["phx_reply"]
     assert driver.machine.statistics().channels == 0
@@ -372,9 +371,9 @@ def test_a_bad_refresh_closes_the_channel_with_its_text():
     driver, _ = joined()
     effects = driver.send("1", "2", "realtime:room", "access_token", {"access_token": "bad"})
     (verify,) = of(fx.VerifyToken, effects)
-    effects = driver.report(1, rs.TokenRefused(verify.attempt, "text", "JwtSignatureError"))
+    effects = driver.report(1, rs.TokenRefused(verify.attempt, signature_invalid()))
     assert [event for event, _ in payloads(effects)] == ["system", "phx_close"]
-    assert payloads(effects)[0][1]["message"] == "text"
+    assert payloads(effects)[0][1]["message"] == "Failed to validate JWT signature"
 
 
 @pytest.mark.parametrize("payload", [{"access_token": 5}, "jwt", {"access_token": "x" * 9000}])
@@ -455,7 +454,7 @@ def test_a_check_whose_keys_are_away_is_repeated_soon():
     (verify,) = of(fx.VerifyToken, driver.advance(300))
     assert driver.report(channel_id, rs.TokenUnverifiable(verify.attempt, "away")) == []
     (again,) = of(fx.VerifyToken, driver.advance(5))
-    effects = driver.report(channel_id, rs.TokenRefused(again.attempt, "revoked", "X"))
+    effects = driver.report(channel_id, rs.TokenRefused(again.attempt, malformed()))
     assert [event for event, _ in payloads(effects)] == ["system", "phx_close"]
 
 

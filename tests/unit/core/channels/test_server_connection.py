@@ -6,6 +6,7 @@ from hypothesis import given, strategies as st
 
 from heliograph.core.channels import effects as fx, results as rs
 from heliograph.core.channels.server_connection import ConnectionLimits
+from heliograph.core.tokens.refusals import malformed
 from heliograph.core.wire.messages import SerializerVersion
 
 ORDERS = {"event": "*", "schema": "public", "table": "orders"}
@@ -376,7 +377,7 @@ def answer(driver, request, how, holder):
     if isinstance(request, fx.VerifyToken):
         result = [
             rs.TokenVerified(request.attempt, holder),
-            rs.TokenRefused(request.attempt, "text", "Code"),
+            rs.TokenRefused(request.attempt, malformed()),
             rs.TokenUnverifiable(request.attempt, "away"),
             rs.Hopeless("hopeless"),
         ][how]
