@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from heliograph.core.wire import close_codes
 from heliograph.core.wire.websocket_frame import TEXT, split_server_frames
 from heliograph.errors import FrameError
-from heliograph.limits import CLOSE_DEADLINE_S, MESSAGE_BYTES_MAX, OUTBOUND_BYTES_LOW
+from heliograph.limits import CLOSE_DEADLINE_S, MESSAGE_BYTES_MAX
 from heliograph.server.connection import Connection
 from heliograph.server.connection_registry import ConnectionRegistry
 from heliograph.server.supervision import Supervisor
@@ -53,7 +53,7 @@ class AsgiWebSocket:
             return
         await send({"type": "websocket.accept"})
         async with asyncio.TaskGroup() as group:
-            transport = AsgiTransport(send)
+            transport = AsgiTransport(send, bytes_low=self._registry.outbound_limits.bytes_low)
             connection = self._registry.open(
                 decision, transport=transport, supervisor=Supervisor(group)
             )
@@ -96,6 +96,7 @@ class AsgiTransport:
 
     __slots__ = (
         "_buffered_bytes",
+        "_bytes_low",
         "_is_closing",
         "_is_paused",
         "_queued",
@@ -104,9 +105,15 @@ class AsgiTransport:
         "cut",
     )
 
-    def __init__(self, send: Send) -> None:
-        """Send by an ASGI callable; `run` does it."""
+    def __init__(self, send: Send, *, bytes_low: int) -> None:
+        """Begin with nothing to send.
+
+        Args:
+            send: The ASGI callable; `run` calls it.
+            bytes_low: Waiting bytes above which nothing more should be flushed.
+        """
         self._send = send
+        self._bytes_low = bytes_low
         self._queued: deque[tuple[dict[str, Any], int]] = deque()
         self._buffered_bytes = 0
         self._is_paused = False
@@ -161,7 +168,7 @@ class AsgiTransport:
 
     def _tell(self, connection: Connection) -> None:
         """Say when more should, or may, be flushed."""
-        if self._buffered_bytes > OUTBOUND_BYTES_LOW:
+        if self._buffered_bytes > self._bytes_low:
             if not self._is_paused:
                 self._is_paused = True
                 connection.pause_writing()

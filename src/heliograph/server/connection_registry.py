@@ -7,7 +7,7 @@ import structlog
 from heliograph.core.channels.server_channel import Opening
 from heliograph.limits import CONNECTIONS_MAX, DRAIN_DEADLINE_S
 from heliograph.server.connection import Connection, ConnectionParts
-from heliograph.server.outbound import SocketTransport
+from heliograph.server.outbound import OutboundLimits, SocketTransport
 from heliograph.server.supervision import Supervisor
 from heliograph.server.websocket_handshake import (
     HandshakePolicy,
@@ -51,6 +51,11 @@ class ConnectionRegistry:
         metrics.bind_gauge(
             metrics.waiting_bytes, lambda: sum(each.waiting_bytes() for each in self._open)
         )
+
+    @property
+    def outbound_limits(self) -> OutboundLimits:
+        """What may wait for one client."""
+        return self._parts.outbound.limits
 
     def count(self) -> int:
         """Return the number of open sockets."""

@@ -32,12 +32,7 @@ from heliograph.core.wire.websocket_frame import (
     server_frame_header,
 )
 from heliograph.errors import FrameError
-from heliograph.limits import (
-    CLOSE_DEADLINE_S,
-    MESSAGE_BYTES_MAX,
-    OUTBOUND_BYTES_LOW,
-    READ_BUFFER_BYTES_INIT,
-)
+from heliograph.limits import CLOSE_DEADLINE_S, MESSAGE_BYTES_MAX, READ_BUFFER_BYTES_INIT
 from heliograph.server.connection import Connection
 from heliograph.server.connection_registry import ConnectionRegistry
 from heliograph.server.supervision import Supervisor
@@ -147,8 +142,9 @@ class PicowsGate(asyncio.Protocol):
         )
         protocol = make_protocol(listener, self._message_bytes_max)
         protocol.connection_made(transport)
-        # 256 KiB in the transport, the rest stays with us, where it can be dropped.
-        transport.set_write_buffer_limits(high=OUTBOUND_BYTES_LOW, low=OUTBOUND_BYTES_LOW // 4)
+        # What is above the low mark stays with us, where it can be dropped.
+        bytes_low = self._registry.outbound_limits.bytes_low
+        transport.set_write_buffer_limits(high=bytes_low, low=bytes_low // 4)
         request = _CANONICAL_REQUEST % key
         buffer = protocol.get_buffer(-1)
         buffer[: len(request)] = request

@@ -15,6 +15,7 @@ from picows import WSListener
 from fixtures.realtime_server import PATH, running_server, wait_until
 from heliograph.core.wire.close_codes import CLOSE_CODES
 from heliograph.limits import HANDSHAKE_BYTES_MAX
+from heliograph.server.outbound import Outbound, OutboundLimits
 from heliograph.server.picows_websocket import PicowsLog, make_protocol
 
 pytestmark = pytest.mark.asyncio
@@ -366,6 +367,24 @@ async def test_what_the_kernel_takes_in_part_arrives_whole_and_in_order_before_t
         assert arrived == list(range(sent))
         assert frame[0] == 8
         assert int.from_bytes(frame[1][:2], "big") == 1012
+
+
+async def test_the_transport_is_full_at_the_configured_mark(monkeypatch):
+    marks = []
+
+    def pause(outbound):
+        marks.append(outbound.waiting_bytes())
+
+    monkeypatch.setattr(Outbound, "pause", pause)
+    limits = OutboundLimits(bytes_low=2_000_000, bytes_high=20_000_000, bytes_max=40_000_000)
+    async with running_server(outbound=limits) as server, RawConnection(server) as socket:
+        await socket.join()
+        socket.writer.transport.pause_reading()
+        (subscription,) = server.subscriptions.made
+        while not marks and subscription.outlet.has_room():
+            subscription.send({"text": "x" * 50_000})
+            await asyncio.sleep(0)
+        assert 2_000_000 < marks[0] < 2_100_000
 
 
 async def test_a_line_that_is_cut_while_much_waits_ends_its_connection_only():
