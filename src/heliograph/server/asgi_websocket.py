@@ -13,7 +13,7 @@ from typing import Any, Final
 from starlette.types import Receive, Scope, Send
 
 from heliograph.core.wire import close_codes
-from heliograph.core.wire.websocket_frame import TEXT, split_server_frames
+from heliograph.core.wire.websocket_frame import TEXT, message_bytes, split_server_frames
 from heliograph.errors import FrameError
 from heliograph.limits import CLOSE_DEADLINE_S, MESSAGE_BYTES_MAX
 from heliograph.server.connection import Connection
@@ -78,8 +78,8 @@ class AsgiWebSocket:
         """Hand one message on, unless it is too large."""
         text = event.get("text")
         message: str | bytes = event["bytes"] if text is None else text
-        # A server may cut at its own limit first; characters are at most bytes.
-        if len(message) > self._message_bytes_max:
+        # A server may cut at its own limit first.
+        if message_bytes(message) > self._message_bytes_max:
             reason = f"a message may have at most {self._message_bytes_max} bytes"
             code = close_codes.MESSAGE_TOO_BIG.number
             connection.receive_fault(FrameError(reason, close_code=code))

@@ -32,7 +32,7 @@ from heliograph.core.wire import close_codes
 from heliograph.core.wire.change_frame import SharedChangeFrames
 from heliograph.core.wire.close_codes import CLOSE_CODES, CloseCode
 from heliograph.core.wire.json_codec import encode_text
-from heliograph.core.wire.websocket_frame import TEXT
+from heliograph.core.wire.websocket_frame import TEXT, message_bytes
 from heliograph.errors import FrameError, LocalProtocolError
 from heliograph.ports.authenticator import Authenticator
 from heliograph.ports.change_subscriptions import ChangeSubscriptions
@@ -133,7 +133,7 @@ class Connection:
 
     def receive_message(self, message: str | bytes) -> None:
         """Take one whole message."""
-        self._parts.metrics.traffic.bytes_received += len(message)
+        self._parts.metrics.traffic.bytes_received += message_bytes(message)
         if isinstance(message, str):
             self._run(self._machine.receive_text(message, self._now()))
         else:

@@ -288,6 +288,12 @@ async def test_a_message_that_is_too_large_closes_with_1009(run_server):
         assert (await client.closed())[0] == 1009
 
 
+async def test_what_is_received_is_counted_in_bytes(run_server):
+    async with run_server() as server, Connected(server) as client:
+        await client.socket.send("é" * 1_000)
+        await wait_until(lambda: server.metric("received_bytes_total") == 2_000)
+
+
 async def test_a_socket_that_says_nothing_is_closed(run_server):
     limits = ConnectionLimits(first_message_s=0.2)
     async with run_server(limits=limits) as server, Connected(server) as client:

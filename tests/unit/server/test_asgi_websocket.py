@@ -5,12 +5,56 @@ import contextlib
 
 import pytest
 
-from fixtures.realtime_server import wait_until
+from fixtures.realtime_server import PATH, make_parts, wait_until
 from heliograph.core.wire.websocket_frame import TEXT, server_frame_header
+from heliograph.server.app import build_app
 from heliograph.server.asgi_websocket import AsgiTransport
 from heliograph.server.outbound import OutboundLimits
 
 pytestmark = pytest.mark.asyncio
+
+
+class Socket:
+    """One socket of an ASGI server: `sent` holds what the application gave it."""
+
+    def __init__(self, app, *, accepts=True):
+        self.sent, self.incoming = [], asyncio.Queue()
+        self._may_accept = asyncio.Event()
+        if accepts:
+            self._may_accept.set()
+        scope = {
+            "type": "websocket",
+            "path": PATH,
+            "query_string": b"apikey=anon&vsn=2.0.0",
+            "headers": [],
+            "extensions": {"websocket.http.response": {}},
+        }
+        self.incoming.put_nowait({"type": "websocket.connect"})
+        self.task = asyncio.create_task(app(scope, self.incoming.get, self._send))
+
+    async def _send(self, event):
+        if event["type"] == "websocket.accept":
+            await self._may_accept.wait()
+        self.sent.append(event)
+
+    def types(self):
+        return [event["type"].removeprefix("websocket.") for event in self.sent]
+
+    async def end(self):
+        self.incoming.put_nowait({"type": "websocket.disconnect", "code": 1000})
+        await self.task
+
+
+async def test_a_text_is_measured_in_bytes():
+    parts, _, _ = make_parts(message_bytes_max=2_000)
+    socket = Socket(build_app(parts))
+    text = '["1","1","realtime:é","phx_join",{}]'
+    socket.incoming.put_nowait({"type": "websocket.receive", "text": text})
+    await wait_until(lambda: parts.metrics.traffic.bytes_received == len(text.encode()))
+    socket.incoming.put_nowait({"type": "websocket.receive", "text": "é" * 1_001})
+    await wait_until(lambda: socket.sent[-1]["type"] == "websocket.close")
+    assert socket.sent[-1]["code"] == 1009
+    await socket.end()
 
 
 class Recorder:

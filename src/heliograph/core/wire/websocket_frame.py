@@ -1,4 +1,4 @@
-"""Headers of the WebSocket frames that a server sends, and the payload of a close frame.
+"""Headers of the WebSocket frames that a server sends, and sizes of payloads.
 
 A server's frames are not masked (RFC 6455 section 5.1), so a frame is its header followed by the
 payload as it is; several frames may be joined and written at once.
@@ -19,6 +19,14 @@ _LENGTH_64: Final = 127
 _LENGTH_16_MAX: Final = 0xFFFF
 #: A control frame holds 125 bytes, two of them the code (RFC 6455 section 5.5).
 _REASON_BYTES_MAX: Final = 123
+
+
+def message_bytes(message: str | bytes) -> int:
+    """Return the bytes of a message's payload; of a text, as UTF-8."""
+    if isinstance(message, bytes) or message.isascii():
+        return len(message)
+    # A server that hands on half a surrogate pair is not our concern here.
+    return len(message.encode(errors="surrogatepass"))
 
 
 def server_frame_header(opcode: int, size: int) -> bytes:

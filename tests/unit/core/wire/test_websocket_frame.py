@@ -5,6 +5,7 @@ from websockets.streams import StreamReader
 from heliograph.core.wire import websocket_frame
 from heliograph.core.wire.websocket_frame import (
     close_frame,
+    message_bytes,
     server_frame_header,
     split_server_frames,
 )
@@ -28,6 +29,16 @@ def parse(stream: bytes) -> Frame:
 def test_the_header_is_read_by_another_implementation(opcode, size):
     frame = parse(server_frame_header(opcode, size) + b"x" * size)
     assert (frame.opcode, len(frame.data), frame.fin) == (opcode, size, True)
+
+
+@pytest.mark.parametrize("message", ["", "abc", "é", "𝄞x", b"\xff\xff"])
+def test_the_size_of_a_message_is_that_on_the_wire(message):
+    encoded = message if isinstance(message, bytes) else message.encode()
+    assert message_bytes(message) == len(encoded)
+
+
+def test_half_a_surrogate_pair_has_a_size():
+    assert message_bytes("\ud800") == 3
 
 
 def test_frames_of_every_size_are_taken_apart_again():
