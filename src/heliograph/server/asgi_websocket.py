@@ -51,7 +51,7 @@ class AsgiWebSocket:
         if isinstance(decision, HandshakeRefusal):
             await _refuse(decision, scope, send)
             return
-        await send({"type": "websocket.accept"})
+        # No await since the admission: from now on the registry counts the open connection.
         async with asyncio.TaskGroup() as group:
             transport = AsgiTransport(send, bytes_low=self._registry.outbound_limits.bytes_low)
             connection = self._registry.open(
@@ -106,7 +106,7 @@ class AsgiTransport:
     )
 
     def __init__(self, send: Send, *, bytes_low: int) -> None:
-        """Begin with nothing to send.
+        """Begin with the acceptance of the handshake, which goes out before everything else.
 
         Args:
             send: The ASGI callable; `run` calls it.
@@ -114,11 +114,12 @@ class AsgiTransport:
         """
         self._send = send
         self._bytes_low = bytes_low
-        self._queued: deque[tuple[dict[str, Any], int]] = deque()
+        self._queued: deque[tuple[dict[str, Any], int]] = deque([({"type": "websocket.accept"}, 0)])
         self._buffered_bytes = 0
         self._is_paused = False
         self._is_closing = False
         self._wake = asyncio.Event()
+        self._wake.set()
         self.cut: Callable[[], object] | None = None
 
     async def run(self, connection: Connection) -> None:

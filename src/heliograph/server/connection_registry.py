@@ -78,7 +78,8 @@ class ConnectionRegistry:
     async def admit(self, request: HandshakeRequest) -> Opening | HandshakeRefusal:
         """Decide about a handshake.
 
-        Handshakes under way count as open, so that a flood of them can not pass the bound.
+        Handshakes under way count as open, so that a flood of them can not pass the bound. Call
+        `open` without an await in between.
         """
         self._admitted += 1
         try:

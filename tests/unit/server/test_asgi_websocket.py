@@ -45,6 +45,31 @@ class Socket:
         await self.task
 
 
+async def test_a_socket_that_is_not_accepted_yet_counts():
+    parts, _, _ = make_parts(connections_max=2)
+    app = build_app(parts)
+    waiting = [Socket(app, accepts=False) for _ in range(2)]
+    await wait_until(lambda: app.state.connections.count() == 2)
+    refused = Socket(app)
+    await refused.task
+    assert refused.sent[0]["status"] == 429
+    for socket in waiting:
+        await socket.end()
+    assert app.state.connections.count() == 0
+
+
+async def test_a_drain_before_the_acceptance_comes_behind_it():
+    parts, _, _ = make_parts()
+    app = build_app(parts)
+    socket = Socket(app)
+    await wait_until(lambda: app.state.connections.count() == 1)
+    draining = asyncio.create_task(app.state.connections.drain())
+    await wait_until(lambda: len(socket.sent) == 2)
+    assert socket.types() == ["accept", "close"]
+    await socket.end()
+    assert await draining == 0
+
+
 async def test_a_text_is_measured_in_bytes():
     parts, _, _ = make_parts(message_bytes_max=2_000)
     socket = Socket(build_app(parts))
@@ -79,6 +104,7 @@ async def test_feeding_is_paused_and_resumed_at_the_configured_mark():
 
     transport = AsgiTransport(send, bytes_low=OutboundLimits(bytes_low=100).bytes_low)
     running = asyncio.create_task(transport.run(connection))
+    may_send.release()
     frame = server_frame_header(TEXT, 60) + b"x" * 60
     transport.write(frame * 3)
     for told in ("pause", "resume"):
