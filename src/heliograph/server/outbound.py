@@ -88,9 +88,16 @@ class SlowConsumerWatch:
         self._waiting.pop(outbound, None)
 
     def _look(self) -> None:
-        """Close who took nothing in time; wake who may feed again."""
+        """Look after all, and again later; a bug in closing one does not end the watch."""
         loop = asyncio.get_running_loop()
-        now_s = loop.time()
+        try:
+            self._look_after_all(loop.time())
+        finally:
+            is_needed = bool(self._waiting)
+            self._timer = loop.call_later(self._interval_s, self._look) if is_needed else None
+
+    def _look_after_all(self, now_s: float) -> None:
+        """Close who took nothing in time; wake who may feed again."""
         for outbound, (taken_before, since_s) in list(self._waiting.items()):
             if outbound.waiting_bytes() == 0:
                 self.remove(outbound)
@@ -103,7 +110,6 @@ class SlowConsumerWatch:
             elif now_s - since_s >= self._write_deadline_s:
                 self.remove(outbound)
                 outbound.give_up("nothing was read in time")
-        self._timer = loop.call_later(self._interval_s, self._look) if self._waiting else None
 
 
 class TickFlush:

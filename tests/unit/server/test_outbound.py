@@ -295,3 +295,17 @@ async def test_what_is_queued_during_a_flush_goes_out_in_the_next_tick():
     assert second.transport.writes == [frame(7)]
     first.outbound.end()
     second.outbound.end()
+
+
+async def test_a_bug_in_closing_one_slow_client_does_not_end_the_watch():
+    failures = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, it: failures.append(it))
+    broken, bench = Bench(), Bench()
+    bench.outbound = Outbound(bench.transport, parts=broken.parts, on_slow=bench.slow.append)
+    broken.outbound = Outbound(broken.transport, parts=broken.parts, on_slow=[].remove)
+    for each in (broken, bench):
+        each.send(200)
+    await bench.wait(lambda: bench.slow)
+    assert len(failures) == 1
+    for each in (broken, bench):
+        each.outbound.end()
