@@ -7,20 +7,17 @@ with the next fetch that succeeds.
 
 import asyncio
 from typing import Final
-from urllib.parse import urlsplit
 
 import httpx
 
 from heliograph import limits
+from heliograph.config.values import parse_key_set_url
 from heliograph.core.tokens.jwks import read_jwks
 from heliograph.core.tokens.key_set import VerificationKey
 from heliograph.errors import ConfigurationError, UnavailableError
 from heliograph.ports.clock import Clock
 
 _HTTP_OK: Final = 200
-
-#: Hosts for which plain http is good enough: nobody sits on the wire.
-_OWN_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class RemoteKeys:
@@ -32,19 +29,18 @@ class RemoteKeys:
         """Take the address.
 
         Args:
-            url: https, or http on this machine.
+            url: As `parse_key_set_url` accepts it: https, or http on this machine.
             clock: Tells how old the keys are.
             transport: How to reach the address; tests give their own.
 
         Raises:
             ConfigurationError: If the address is neither.
         """
-        parts = urlsplit(url)
-        is_own = parts.scheme == "http" and parts.hostname in _OWN_HOSTS
-        if not parts.hostname or not (parts.scheme == "https" or is_own):
-            message = "HELIOGRAPH_JWKS_URL must be https, or http on localhost"
-            raise ConfigurationError(message)
-        self._url = url
+        try:
+            self._url = parse_key_set_url(url)
+        except ValueError as error:
+            message = f"HELIOGRAPH_JWKS_URL: {error}"
+            raise ConfigurationError(message) from error
         self._clock = clock
         self._transport = transport
         self._lock = asyncio.Lock()

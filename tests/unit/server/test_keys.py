@@ -249,6 +249,7 @@ async def test_a_fetched_secret_signs_nothing(clock, issuer, remote):
         "ftp://x/y",
         "keys",
         "http://127.0.0.1.evil.tld/",
+        "https://user:password@issuer.example/keys",
     ],
 )
 async def test_only_https_or_this_machine_is_asked(clock, url):
@@ -257,7 +258,11 @@ async def test_only_https_or_this_machine_is_asked(clock, url):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://localhost:1/keys", "http://127.0.0.1/k", "http://[::1]/k", URL]
+    "url",
+    [
+        *("http://localhost:1/keys", "http://127.0.0.1/k", "http://127.0.0.2/k", "http://[::1]/k"),
+        URL,
+    ],
 )
 async def test_these_addresses_are_good(clock, url):
     assert RemoteKeys(url, clock).keys == ()
