@@ -6,7 +6,7 @@ from heliograph.core.tokens.jwks import read_jwks
 from heliograph.core.tokens.key_set import KeySet, secret_key
 from heliograph.core.tokens.token_verifier import TokenVerifier
 from heliograph.ports.clock import Clock
-from heliograph.server.jwks import RemoteKeys
+from heliograph.server.jwks import RemoteKeys, log_read_keys
 from heliograph.server.keys import Keys
 
 
@@ -19,7 +19,10 @@ def make_keys(settings: Settings, clock: Clock) -> Keys:
     secret = None if settings.jwt_secret is None else secret_key(settings.jwt_secret.reveal())
     keys = KeySet(secret=secret)
     if settings.jwks is not None:
-        keys = keys.with_keys(read_jwks(settings.jwks.reveal(), may_hold_secrets=True).keys)
+        read = read_jwks(settings.jwks.reveal(), may_hold_secrets=True)
+        if read.left_out:
+            log_read_keys(len(read.keys), read.left_out, source="HELIOGRAPH_JWKS")
+        keys = keys.with_keys(read.keys)
     verifier = TokenVerifier(
         keys, role_claim=settings.role_claim, allowed_roles=frozenset(settings.roles)
     )

@@ -6,9 +6,11 @@ with the next fetch that succeeds.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import httpx
+import structlog
 
 from heliograph import limits
 from heliograph.config.values import parse_key_set_url
@@ -17,7 +19,15 @@ from heliograph.core.tokens.key_set import VerificationKey
 from heliograph.errors import ConfigurationError, UnavailableError
 from heliograph.ports.clock import Clock
 
+_log = structlog.get_logger("heliograph.jwks")
+
 _HTTP_OK: Final = 200
+
+
+def log_read_keys(usable_keys: int, left_out: Sequence[str], *, source: str) -> None:
+    """Say what was found in a JWKS; a warning if that is no key, or less than it holds."""
+    log = _log.info if usable_keys and not left_out else _log.warning
+    log("jwks_read", source=source, usable_keys=usable_keys, left_out=list(left_out))
 
 
 class RemoteKeys:
@@ -48,6 +58,7 @@ class RemoteKeys:
         self._fetched_s: float | None = None
         self._keys: tuple[VerificationKey, ...] = ()
         self._problem = "not fetched yet"
+        self._logged: tuple[str, int, tuple[str, ...]] | None = None
 
     @property
     def keys(self) -> tuple[VerificationKey, ...]:
@@ -56,7 +67,7 @@ class RemoteKeys:
 
     @property
     def problem(self) -> str:
-        """Why the last fetch failed; the empty string if it succeeded. For logs and ``/ready``."""
+        """Why the last fetch failed; the empty string if it succeeded."""
         return self._problem
 
     async def refresh(self) -> None:
@@ -94,10 +105,12 @@ class RemoteKeys:
 
     async def _fetch(self) -> None:
         self._asked_s = self._clock.monotonic_s()
+        left_out: tuple[str, ...] = ()
         try:
             async with asyncio.timeout(limits.JWKS_TIMEOUT_S):
                 content = await self._download()
-            self._keys = read_jwks(content, may_hold_secrets=False).keys
+            read = read_jwks(content, may_hold_secrets=False)
+            self._keys, left_out = read.keys, read.left_out
         except TimeoutError:
             self._problem = f"no answer within {limits.JWKS_TIMEOUT_S:g} s"
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -107,6 +120,18 @@ class RemoteKeys:
         else:
             self._fetched_s = self._clock.monotonic_s()
             self._problem = ""
+        self._log_change(left_out)
+
+    def _log_change(self, left_out: tuple[str, ...]) -> None:
+        """Log what became of a fetch, unless it is what became of the last one."""
+        said = (self._problem, len(self._keys), left_out)
+        if said == self._logged:
+            return
+        self._logged = said
+        if self._problem:
+            _log.warning("jwks_not_fetched", problem=self._problem, usable_keys=len(self._keys))
+        else:
+            log_read_keys(len(self._keys), left_out, source="HELIOGRAPH_JWKS_URL")
 
     async def _download(self) -> bytes:
         async with (

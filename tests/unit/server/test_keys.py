@@ -7,6 +7,7 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from structlog.testing import capture_logs
 
 from heliograph import limits
 from heliograph.core.tokens.api_keys import ApiKeys
@@ -231,6 +232,32 @@ async def test_an_issuer_that_never_answers_is_given_up(clock, issuer, remote, m
     issuer.gate = asyncio.Event()
     with pytest.raises(UnavailableError, match="no answer"):
         await remote.refresh()
+
+
+async def test_what_became_of_the_fetched_keys_is_logged_when_it_changes(clock, issuer, remote):
+    async def fetch(times):
+        with capture_logs() as lines:
+            for _ in range(times):
+                clock.now_s += limits.JWKS_AGE_S_MAX
+                await remote.refresh_if_due()
+        return [(line["event"], line["log_level"]) for line in lines], lines
+
+    seen, lines = await fetch(3)
+    assert seen == [("jwks_read", "warning")]
+    assert lines[0]["usable_keys"] == 0
+    assert "secret that can be fetched" in lines[0]["left_out"][0]
+    assert "c2VjcmV0" not in str(lines)
+    issuer.answer = httpx.Response(500)
+    seen, lines = await fetch(3)
+    assert seen == [("jwks_not_fetched", "warning")]
+    assert lines[0]["problem"] == "status 500"
+    issuer.answer = httpx.Response(200, content=b'{"keys": []}')
+    assert (await fetch(2))[0] == [("jwks_read", "warning")]
+    issuer.add("k1")
+    key = jwt.algorithms.ECAlgorithm.to_jwk(issuer.private["k1"].public_key(), as_dict=True)
+    good = json.dumps({"keys": [{**key, "kid": "k1"}]})
+    issuer.answer = httpx.Response(200, content=good)
+    assert (await fetch(2))[0] == [("jwks_read", "info")]
 
 
 @pytest.mark.security
