@@ -10,7 +10,6 @@ from fixtures.tables import array_of, builtin, column, enum_type, relation_of, t
 from heliograph.core.matching.array_literal import flattened, parse_array, parse_composite
 from heliograph.core.matching.binding_parameters import (
     BindingParameters,
-    legacy_parameters,
     parse_binding_parameters,
 )
 from heliograph.core.matching.filter_parser import FilterOperator, FilterTerm, parse_filter
@@ -68,12 +67,6 @@ def test_any_entry_is_read_or_refused(raw: dict[str, object]) -> None:
         msgspec.json.encode(str(refusal))
     else:
         assert parameters.event in {"*", "INSERT", "UPDATE", "DELETE"}
-
-
-@given(topic=_ANY_TEXT.map("realtime:".__add__))
-def test_any_legacy_topic_is_read_or_has_no_parameters(topic: str) -> None:
-    raw = legacy_parameters(topic)
-    assert raw is None or set(raw) <= {"event", "schema", "table", "filter"}
 
 
 @given(

@@ -406,10 +406,6 @@ class Settings:
         """Return the publication to use in an attached Supabase project, or in our own database."""
         return self.publication or (ATTACHED_PUBLICATION if is_attached else SOURCE_PUBLICATION)
 
-    def allows_without_rls(self, schema: str, table: str) -> bool:
-        """Return whether a table without row level security may be served."""
-        return self.allow_without_rls == ("*",) or f"{schema}.{table}" in self.allow_without_rls
-
     @classmethod
     def _read(cls, environ: Mapping[str, str], problems: dict[str, str]) -> "Settings":
         bounds = Bounds(**read_fields(Bounds, environ, problems))

@@ -279,13 +279,10 @@ def test_the_publication_depends_on_the_mode_unless_it_is_set():
     assert Settings(publication="mine").publication_name(is_attached=True) == "mine"
 
 
-def test_tables_without_rls_are_allowed_by_name_or_all():
+def test_tables_without_rls_are_named_with_their_schema():
     some = Settings.from_environ({"HELIOGRAPH_ALLOW_WITHOUT_RLS": "orders, sales.lenses"})
-    assert some.allows_without_rls("public", "orders")
-    assert some.allows_without_rls("sales", "lenses")
-    assert not some.allows_without_rls("sales", "orders")
-    assert Settings(allow_without_rls=("*",)).allows_without_rls("any", "table")
-    assert not Settings().allows_without_rls("any", "table")
+    assert some.allow_without_rls == ("public.orders", "sales.lenses")
+    assert Settings().allow_without_rls == ()
 
 
 def test_misspelt_variables_are_found():

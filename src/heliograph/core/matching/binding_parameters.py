@@ -20,7 +20,6 @@ WILDCARD: Final = "*"
 
 _EVENTS: Final = frozenset({"INSERT", "UPDATE", "DELETE"})
 _TOKEN_KEYS: Final = frozenset({"user_token", "auth_token"})
-_LEGACY_PREFIX: Final = "realtime:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +74,6 @@ def parse_binding_parameters(raw: Mapping[str, object]) -> BindingParameters:
     if not (is_storable(schema) and is_storable(table)):
         raise not_enabled(parameters)
     return parameters
-
-
-def legacy_parameters(topic: str) -> Mapping[str, object] | None:
-    """Return the entry that a join without ``config`` stands for.
-
-    Args:
-        topic: ``realtime:schema[:table[:filter]]``.
-
-    Returns:
-        What `parse_binding_parameters` reads; None if the topic has no such form.
-    """
-    if not topic.startswith(_LEGACY_PREFIX):
-        return None
-    parts = topic.removeprefix(_LEGACY_PREFIX).split(":", 2)
-    if "" in parts:
-        return None
-    return {"event": WILDCARD, **dict(zip(("schema", "table", "filter"), parts, strict=False))}
 
 
 def not_enabled(parameters: BindingParameters) -> SubscriptionRefusedError:

@@ -1,21 +1,18 @@
-"""Binary frames of serializer 2.0.0: kind 3 in, kind 4 out; protocol §2.2.
+"""Binary frames of serializer 2.0.0: kind 3, from the client; protocol §2.2.
 
 Layout of kind 3: ``03``, one length byte each for join_ref, ref, topic, user event and metadata,
 one byte for the encoding (0 binary, anything else JSON), then those fields, then the payload to the
-end. Kind 4 has neither join_ref nor ref. Other kinds exist in Phoenix; we accept and send none,
-since the official JavaScript client decodes kind 4 only.
+end. Other kinds exist in Phoenix; none is accepted.
 """
 
 from typing import Final
 
-from heliograph.core.wire.messages import UserBroadcast, UserBroadcastPush
-from heliograph.errors import LocalProtocolError, RemoteProtocolError
+from heliograph.core.wire.messages import UserBroadcastPush
+from heliograph.errors import RemoteProtocolError
 from heliograph.limits import REF_CHARACTERS_MAX
 
 KIND_USER_BROADCAST_PUSH: Final = 3
-KIND_USER_BROADCAST: Final = 4
 _PUSH_HEADER_BYTES: Final = 7
-_FIELD_BYTES_MAX: Final = 255
 
 
 def decode_binary(frame: bytes) -> UserBroadcastPush:
@@ -55,28 +52,3 @@ def decode_binary(frame: bytes) -> UserBroadcastPush:
     except UnicodeDecodeError as error:
         message = "a field of the binary frame is not UTF-8"
         raise RemoteProtocolError(message) from error
-
-
-def encode_user_broadcast(broadcast: UserBroadcast) -> bytes:
-    """Write one frame of kind 4.
-
-    Raises:
-        LocalProtocolError: If topic, event or metadata is longer than 255 bytes: it does not fit;
-            the caller sends a text frame instead or refuses the name.
-    """
-    topic = broadcast.topic.encode()
-    user_event = broadcast.user_event.encode()
-    for field in (topic, user_event, broadcast.metadata):
-        if len(field) > _FIELD_BYTES_MAX:
-            message = f"a field of a binary frame holds at most {_FIELD_BYTES_MAX} bytes"
-            raise LocalProtocolError(message)
-    header = bytes(
-        (
-            KIND_USER_BROADCAST,
-            len(topic),
-            len(user_event),
-            len(broadcast.metadata),
-            int(broadcast.is_json),
-        )
-    )
-    return b"".join((header, topic, user_event, broadcast.metadata, broadcast.payload))

@@ -72,14 +72,3 @@ class UserBroadcastPush:
     metadata: bytes
     payload: bytes
     is_json: bool
-
-
-@dataclass(frozen=True, slots=True)
-class UserBroadcast:
-    """Binary kind 4: a broadcast to a client; the fields are those of `UserBroadcastPush`."""
-
-    topic: str
-    user_event: str
-    metadata: bytes
-    payload: bytes
-    is_json: bool

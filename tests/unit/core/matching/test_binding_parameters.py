@@ -6,7 +6,6 @@ from heliograph import limits
 from heliograph.core.matching.binding_parameters import (
     BindingParameters,
     described,
-    legacy_parameters,
     not_enabled,
     parse_binding_parameters,
     raised_by_check,
@@ -146,22 +145,3 @@ def test_selected_columns_and_long_names_are_described_in_part() -> None:
     text = described(BindingParameters("*", "s" * 5_000, "t", (), ("a", "b")))
     assert 'select: ["a", "b"]' in text
     assert len(text) < 1_200
-
-
-@pytest.mark.parametrize(
-    ("topic", "expected"),
-    [
-        ("realtime:*", {"event": "*", "schema": "*"}),
-        ("realtime:public", {"event": "*", "schema": "public"}),
-        ("realtime:public:t", {"event": "*", "schema": "public", "table": "t"}),
-        (
-            "realtime:public:t:note=eq.a:b",
-            {"event": "*", "schema": "public", "table": "t", "filter": "note=eq.a:b"},
-        ),
-        ("realtime:", None),
-        ("realtime:public:", None),
-        ("phoenix", None),
-    ],
-)
-def test_legacy_topics(topic: str, expected: dict[str, str] | None) -> None:
-    assert legacy_parameters(topic) == expected

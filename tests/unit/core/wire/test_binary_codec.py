@@ -1,9 +1,9 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from heliograph.core.wire.binary_codec import decode_binary, encode_user_broadcast
-from heliograph.core.wire.messages import UserBroadcast, UserBroadcastPush
-from heliograph.errors import LocalProtocolError, RemoteProtocolError
+from heliograph.core.wire.binary_codec import decode_binary
+from heliograph.core.wire.messages import UserBroadcastPush
+from heliograph.errors import RemoteProtocolError
 
 #: ``1``, ``2``, ``realtime:room``, ``shout``, no metadata, JSON.
 PUSH = bytes([3, 1, 1, 13, 5, 0, 1]) + b"12realtime:roomshout" + b'{"a":1}'
@@ -54,19 +54,3 @@ def test_any_bytes_give_a_push_or_the_protocol_error(frame):
     except RemoteProtocolError:
         return
     assert frame.endswith(push.payload)
-
-
-def test_a_broadcast_of_kind_4_has_this_layout():
-    frame = encode_user_broadcast(
-        UserBroadcast("realtime:é", "ev", b'{"id":"1"}', b"\x01\x02", False)
-    )
-    assert frame == bytes([4, 11, 2, 10, 0]) + "realtime:éev".encode() + b'{"id":"1"}\x01\x02'
-
-
-@pytest.mark.parametrize(
-    ("topic", "user_event", "metadata"),
-    [("t" * 256, "e", b""), ("t", "é" * 128, b""), ("t", "e", b"m" * 256)],
-)
-def test_a_field_that_does_not_fit_kind_4_is_our_error(topic, user_event, metadata):
-    with pytest.raises(LocalProtocolError):
-        encode_user_broadcast(UserBroadcast(topic, user_event, metadata, b"", True))
