@@ -84,13 +84,7 @@ async def run_server(settings: Settings, options: ServerOptions) -> int | None:
     """
     async with running_parts(settings, options.parts) as parts:
         with calm_garbage_collector(parts.clock, parts.metrics.gc_pause_seconds.observe):
-            return await serve(
-                parts,
-                options.listen,
-                on_ready=options.on_ready,
-                stop=options.stop,
-                handle_signals=False,
-            )
+            return await serve(parts, options.listen, on_ready=options.on_ready, stop=options.stop)
 
 
 @contextlib.asynccontextmanager

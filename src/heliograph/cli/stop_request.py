@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Final
 
 from heliograph.cli.exit_codes import ExitCode
-from heliograph.server.uvicorn_server import StopRequest as ServerStop
+from heliograph.server.uvicorn_server import StopRequest
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-class StopRequest:
+class StopSignal:
     """Whether, and by which signal, the process was asked to stop."""
 
     def __init__(self, main_task: asyncio.Task[object]) -> None:
@@ -46,18 +46,18 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Generator[StopRequest]:
+def stop_on_signals() -> Generator[StopSignal]:
     """Take the signals over while the block lasts. Call it inside the command's main task.
 
     Raises:
         RuntimeError: If called outside a task.
     """
-    request = StopRequest(_current_task())
+    request = StopSignal(_current_task())
     with _signals_to(request.receive_signal):
         yield request
 
 
-async def run_until_stopped(run: Callable[[ServerStop], Awaitable[object]]) -> ExitCode:
+async def run_until_stopped(run: Callable[[StopRequest], Awaitable[object]]) -> ExitCode:
     """Run a server until it ends or a signal asks it to; return the code to exit with.
 
     While the server starts, a signal cancels the start, which undoes what was begun (an embedded
@@ -68,7 +68,7 @@ async def run_until_stopped(run: Callable[[ServerStop], Awaitable[object]]) -> E
         run: Given the request to wait for.
     """
     main_task = _current_task()
-    stop = ServerStop()
+    stop = StopRequest()
 
     def receive_signal(number: signal.Signals) -> None:
         stop.request(number)

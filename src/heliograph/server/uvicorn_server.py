@@ -1,4 +1,4 @@
-"""Runs the server: uvicorn for HTTP, picows for WebSockets, one port, our own signals.
+"""Runs the server: uvicorn for HTTP, picows for WebSockets, one port, no signals.
 
 The order of an end: stop accepting; tell every socket to come back (1012) and flush; let HTTP
 requests finish; return. The process decides about its exit code: uvicorn alone would end it by the
@@ -7,13 +7,12 @@ signal.
 
 import asyncio
 import functools
-import signal
 import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -26,7 +25,6 @@ from heliograph.server.supervision import Supervisor
 from heliograph.server.uvicorn_http import BoundedHttpProtocol
 
 _log = structlog.get_logger("heliograph.server")
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +122,7 @@ async def serve(
     listen: ListenSettings,
     *,
     on_ready: Callable[[BoundAddress], None],
-    stop: StopRequest | None = None,
-    handle_signals: bool = True,
+    stop: StopRequest,
 ) -> int | None:
     """Serve until asked to stop, then drain.
 
@@ -133,8 +130,7 @@ async def serve(
         parts: What the server is made of.
         listen: Where.
         on_ready: Called once, when connections are accepted.
-        stop: Lets others ask too.
-        handle_signals: Whether SIGTERM and SIGINT ask (main thread only). A second one cuts short.
+        stop: Asks; asking a second time cuts short. Signals are the caller's (`cli.stop_request`).
 
     Returns:
         The signal that asked, or None: the caller chooses the exit code (0 after SIGTERM).
@@ -142,7 +138,6 @@ async def serve(
     Raises:
         ConfigurationError: If the address can not be listened on.
     """
-    asked = stop or StopRequest()
     bound = bind_socket(listen)
     address = BoundAddress(listen.host, bound.getsockname()[1])
     registry = build_registry(parts)
@@ -162,19 +157,18 @@ async def serve(
         started = asyncio.Event()
         server = _Uvicorn(config, started.set)
         running = group.create_task(server.serve(sockets=[bound]))
-        with _signals(asked if handle_signals else None):
-            await started.wait()
-            on_ready(address)
-            await asked.wait_requested()
-            _log.info("stopping", connections=registry.count(), signal=asked.signal_number)
-            asked.on_second(registry.cut)
-            server.stop_accepting()
-            left = await registry.drain(listen.drain_deadline_s)
-            registry.cut()
-            server.should_exit = True
-            await running
+        await started.wait()
+        on_ready(address)
+        await stop.wait_requested()
+        _log.info("stopping", connections=registry.count(), signal=stop.signal_number)
+        stop.on_second(registry.cut)
+        server.stop_accepting()
+        left = await registry.drain(listen.drain_deadline_s)
+        registry.cut()
+        server.should_exit = True
+        await running
     _log.info("stopped", cut_connections=left)
-    return asked.signal_number
+    return stop.signal_number
 
 
 def bind_socket(listen: ListenSettings) -> socket.socket:
@@ -207,19 +201,3 @@ def _make_gate(
 ) -> PicowsGate:
     """Make what uvicorn hands an upgrade to; its own arguments are not needed."""
     return PicowsGate(registry=registry, supervisor=supervisor, message_bytes_max=message_bytes_max)
-
-
-@contextmanager
-def _signals(asked: StopRequest | None) -> Generator[None]:
-    """Turn signals into a request to stop while the server runs."""
-    if asked is None:
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, asked.request, int(number))
-    try:
-        yield
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)

@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from fixtures.realtime_server import make_parts, mounted_server, running_server, wait_until
+from heliograph.cli.exit_codes import ExitCode
 from heliograph.errors import ConfigurationError
 from heliograph.server.health import ReadinessPart
 from heliograph.server.uvicorn_server import (
@@ -31,22 +32,24 @@ from heliograph.server.uvicorn_server import (
 
 TESTS = Path(__file__).resolve().parents[2]
 
-#: Prints its address when ready, its connections when asked to stop, and how `serve` returned.
+#: Prints its address when ready, and at the end the code to exit with.
 PROGRAM = """
 import asyncio, json, sys
 sys.path.insert(0, sys.argv[1])
 from fixtures.realtime_server import make_parts
+from heliograph.cli.stop_request import run_until_stopped
 from heliograph.server.uvicorn_server import ListenSettings, serve
 
-async def main():
+async def run(stop):
     parts, _, _ = make_parts()
-    return await serve(
+    await serve(
         parts,
         ListenSettings(port=0, drain_deadline_s=float(sys.argv[2])),
         on_ready=lambda address: print(json.dumps({"url": address.url}), flush=True),
+        stop=stop,
     )
 
-print(json.dumps({"returned": asyncio.run(main())}), flush=True)
+print(json.dumps({"returned": asyncio.run(run_until_stopped(run))}), flush=True)
 """
 
 
@@ -69,14 +72,17 @@ def server_process(drain_deadline_s=5.0):
 
 
 def returned(process):
-    """Return what `serve` returned, and the exit code."""
+    """Return the code that the program was told to exit with, and the one of its process."""
     output, _ = process.communicate(timeout=15)
     (line,) = [line for line in output.splitlines() if line.startswith("{")]
     return json.loads(line)["returned"], process.returncode
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_and_the_process_ends_by_itself(number):
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, ExitCode.DONE), (signal.SIGINT, ExitCode.INTERRUPTED)],
+)
+def test_a_signal_drains_and_the_process_ends_by_itself(number, code):
     async def watch(process, url):
         async with websockets.connect(f"{url}/socket/websocket?apikey=anon&vsn=2.0.0") as client:
             await client.send('["1","1","realtime:a","phx_join",{"config":{}}]')
@@ -91,7 +97,7 @@ def test_a_signal_drains_and_the_process_ends_by_itself(number):
 
     with server_process() as (process, url):
         asyncio.run(watch(process, url))
-        assert returned(process) == (number, 0)
+        assert returned(process) == (code, 0)
 
 
 def test_a_second_signal_does_not_wait_for_the_sockets():
@@ -116,7 +122,7 @@ def test_a_second_signal_does_not_wait_for_the_sockets():
 
     with server_process(drain_deadline_s=30) as (process, url):
         asyncio.run(watch(process, url))
-        assert returned(process) == (signal.SIGTERM, 0)
+        assert returned(process) == (ExitCode.DONE, 0)
 
 
 @pytest.mark.asyncio
@@ -234,7 +240,5 @@ async def test_stopping_twice_is_fine_and_keeps_the_first_reason():
     parts, _, _ = make_parts()
     ready = []
     async with asyncio.timeout(10):
-        found = await serve(
-            parts, ListenSettings(port=0), on_ready=ready.append, stop=stop, handle_signals=False
-        )
+        found = await serve(parts, ListenSettings(port=0), on_ready=ready.append, stop=stop)
     assert found == 15
