@@ -13,7 +13,12 @@ from typing import Any, Final
 from starlette.types import Receive, Scope, Send
 
 from heliograph.core.wire import close_codes
-from heliograph.core.wire.websocket_frame import TEXT, message_bytes, split_server_frames
+from heliograph.core.wire.websocket_frame import (
+    TEXT,
+    close_reason,
+    message_bytes,
+    split_server_frames,
+)
 from heliograph.errors import FrameError
 from heliograph.limits import CLOSE_DEADLINE_S, MESSAGE_BYTES_MAX
 from heliograph.server.connection import Connection
@@ -158,7 +163,8 @@ class AsgiTransport:
         """Send a close frame behind the rest; give up on a client that does not let us."""
         if not self._is_closing:
             self._is_closing = True
-            self._queued.append(({"type": "websocket.close", "code": code, "reason": reason}, 0))
+            event = {"type": "websocket.close", "code": code}
+            self._queued.append(({**event, "reason": close_reason(reason).decode()}, 0))
             self._wake.set()
             asyncio.get_running_loop().call_later(CLOSE_DEADLINE_S, self.abort)
 

@@ -29,6 +29,7 @@ from heliograph.core.wire.websocket_frame import (
     PING,
     PONG,
     TEXT,
+    close_reason,
     server_frame_header,
 )
 from heliograph.errors import FrameError
@@ -181,7 +182,7 @@ class PicowsTransport:
     def close(self, code: int, reason: str) -> None:
         """Send a close frame; cut the line if the peer does not answer in time."""
         if not self._websocket.is_close_frame_sent:
-            self._websocket.send_close(cast("WSCloseCode", code), reason.encode()[:123])
+            self._websocket.send_close(cast("WSCloseCode", code), close_reason(reason))
         if self._closing is None:
             loop = asyncio.get_running_loop()
             self._closing = loop.call_later(CLOSE_DEADLINE_S, self.abort)

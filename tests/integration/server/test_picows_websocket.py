@@ -15,6 +15,7 @@ from picows import WSListener
 from fixtures.realtime_server import PATH, running_server, wait_until
 from heliograph.core.wire.close_codes import CLOSE_CODES
 from heliograph.limits import HANDSHAKE_BYTES_MAX
+from heliograph.server.connection_registry import ConnectionRegistry
 from heliograph.server.outbound import Outbound, OutboundLimits
 from heliograph.server.picows_websocket import PicowsLog, make_protocol
 
@@ -287,6 +288,21 @@ async def test_a_close_code_that_is_not_allowed_is_answered_as_a_protocol_error(
     async with running_server() as server, RawConnection(server) as socket:
         socket.send_frame(8, payload)
         assert await socket.close_code() == 1002
+
+
+async def test_a_reason_that_is_too_long_is_cut_at_a_character(monkeypatch):
+    opened = []
+
+    def keep(registry, *arguments, **named):
+        opened.append(named["transport"])
+        return open_connection(registry, *arguments, **named)
+
+    open_connection = ConnectionRegistry.open
+    monkeypatch.setattr(ConnectionRegistry, "open", keep)
+    async with running_server() as server, RawConnection(server) as socket:
+        opened[0].close(1001, "é" * 100)
+        _, payload = await socket.frame()
+        assert payload[2:].decode() == "é" * 61
 
 
 async def test_a_client_that_just_goes_is_noticed():

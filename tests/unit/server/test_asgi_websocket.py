@@ -95,6 +95,23 @@ class Recorder:
         self.told.append("resume")
 
 
+async def test_a_close_reason_fits_a_control_frame():
+    sent = []
+
+    async def send(event):
+        sent.append(event)
+
+    transport = AsgiTransport(send, bytes_low=100)
+    transport.cut = lambda: None
+    transport.close(1001, "é" * 100)
+    running = asyncio.create_task(transport.run(Recorder()))
+    await wait_until(lambda: len(sent) == 2)
+    assert sent[1]["reason"] == "é" * 61
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
 async def test_feeding_is_paused_and_resumed_at_the_configured_mark():
     may_send = asyncio.Semaphore(0)
     connection = Recorder()

@@ -1,4 +1,4 @@
-"""Headers of the WebSocket frames that a server sends, and sizes of payloads.
+"""Headers of the WebSocket frames that a server sends, sizes of payloads, reasons of a close.
 
 A server's frames are not masked (RFC 6455 section 5.1), so a frame is its header followed by the
 payload as it is; several frames may be joined and written at once.
@@ -66,7 +66,6 @@ def split_server_frames(frames: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def close_frame(code: int, reason: str) -> bytes:
-    """Return a whole close frame; a reason that is too long is cut at a character."""
-    text = reason.encode()[:_REASON_BYTES_MAX].decode(errors="ignore").encode()
-    return server_frame_header(CLOSE, 2 + len(text)) + code.to_bytes(2, "big") + text
+def close_reason(reason: str) -> bytes:
+    """Return the text of a close frame; one that is too long is cut at a character."""
+    return reason.encode()[:_REASON_BYTES_MAX].decode(errors="ignore").encode()
