@@ -11,10 +11,12 @@ The tree::
     │   └── TokenError           the token itself is not acceptable
     ├── LimitExceededError       a bound of ``limits.py`` was reached
     ├── UnavailableError         something we depend on does not answer now
+    │   ├── JudgementUnavailableError  PostgreSQL could not judge: repeat, then ``resync``
+    │   ├── PortTakenError       another program listens on the TCP port we were to use
     │   └── ReplicationError     the change stream broke off; the reader reconnects
-    │   └── PortTakenError       another program listens on the TCP port we were to use
     ├── ConfigurationError       settings, database or environment must be changed first
-    │   └── PublicationRefusedError  a table that can not be streamed as it is
+    │   ├── PublicationRefusedError  a table that can not be streamed as it is
+    │   └── RoleUnusableError    the judging login can not assume the subscriber's role
     ├── SubscriptionRefusedError a subscription that can not be served, with the client's text
     └── StorageError             PostgreSQL refused or lost something we needed
 
@@ -78,7 +80,7 @@ class FrameError(RemoteProtocolError):
     """
 
     code = "websocket_frame_error"
-    remedy = "Send unfragmented, masked, uncompressed frames below the size limit."
+    remedy = "Send masked, uncompressed frames; see MESSAGE_BYTES_MAX and MESSAGE_FRAGMENTS_MAX."
 
     def __init__(self, message: str, *, close_code: int) -> None:
         """Keep the text and the code to close with."""

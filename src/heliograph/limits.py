@@ -1,7 +1,7 @@
 """Every bound of Heliograph: name, unit, default and why that number.
 
-A bound that may be set by the operator is a field of a settings class in ``config.py`` whose
-default stands here. The comment above a constant says what happens if it is larger or smaller;
+A bound that may be set by the operator is a field of `config.bounds.Bounds` whose default stands
+here. The comment above a constant says what happens if it is larger or smaller;
 it is printed in the generated reference (docs/reference/limits.md).
 """
 
@@ -114,7 +114,7 @@ ROW_READERS_MAX: Final = 1_000
 #: Bytes of transactions kept for late or slow subscribers. Larger: longer catch-up, more memory.
 RING_BYTES_MAX: Final = 256 * 1024 * 1024
 
-#: Transactions kept; bounds the bookkeeping per transaction (about 300 bytes each).
+#: Transactions kept; bounds the bookkeeping per transaction (RING_TRANSACTION_OVERHEAD_BYTES each).
 RING_TRANSACTIONS_MAX: Final = 500_000
 
 #: Bytes counted for the bookkeeping of one transaction in the ring, on top of its rows. Measured:
@@ -294,16 +294,19 @@ OUTBOUND_BYTES_HIGH: Final = 1024 * 1024
 OUTBOUND_BYTES_LOW: Final = 256 * 1024
 #: Bytes at which a connection is closed whatever its deadline says.
 OUTBOUND_BYTES_MAX: Final = 8 * 1024 * 1024
-#: Seconds without any progress of a full outbound buffer before the connection is closed (3008).
+#: Seconds in which a client takes nothing of what waits for it, be it one byte, before its
+#: connection is closed (3008).
 WRITE_DEADLINE_S: Final = 10.0
 
-#: Seconds for the HTTP upgrade, and for the first join after it (S29).
+#: Seconds for the HTTP upgrade, and for the first message after it, of any kind (S29).
 HANDSHAKE_DEADLINE_S: Final = 10.0
 JOIN_DEADLINE_S: Final = 10.0
 #: Seconds of silence after which a socket is closed, as in Supabase Realtime.
 SOCKET_SILENCE_S: Final = 60.0
 
-#: Per socket: channels, joins per second (and burst), messages per second (and burst).
+#: Per socket: channels, joins per second (and burst), and pushes per second (and burst):
+#: `broadcast`, `presence` and unknown events, all channels together. Too many joins end the socket,
+#: too many pushes the channel that sent the last one.
 CHANNELS_PER_SOCKET_MAX: Final = 100
 JOINS_PER_SECOND_MAX: Final = 100
 MESSAGES_PER_SECOND_MAX: Final = 100
@@ -355,8 +358,9 @@ CLOSE_DEADLINE_S: Final = 2.0
 
 #: Bytes of one token. PostgreSQL settings and headers stay small; JWTs of real issuers are < 4 KB.
 TOKEN_BYTES_MAX: Final = 8 * 1024
-#: Seconds that an issuer's clock may be ahead of ours when `nbf` is checked. `exp` has no leeway: a
-#: channel is cut at that second.
+#: Seconds that an issuer's clock may be ahead of ours when `nbf` is checked. `exp` has no leeway, a
+#: channel is cut at that second, but for a join with the connection's key, which was good at the
+#: handshake: it is accepted up to so many seconds after its `exp`, and then lasts as long.
 TOKEN_LEEWAY_S: Final = 5.0
 #: Seconds between two checks of a channel's token, as in Supabase Realtime.
 TOKEN_CHECK_INTERVAL_S: Final = 300.0

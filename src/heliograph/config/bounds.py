@@ -78,7 +78,8 @@ class Bounds:
         int,
         _bound(
             "MESSAGES_PER_SECOND_MAX",
-            "Messages from one socket, also the burst. Row changes never count.",
+            "Pushes (`broadcast`, `presence`) from one socket, also the burst; one more ends its"
+            " channel. Row changes never count.",
             "per second",
             integer_parser(1, 1_000_000),
         ),
@@ -96,7 +97,7 @@ class Bounds:
         float,
         _bound(
             "WRITE_DEADLINE_S",
-            "Time without progress of a full outbound buffer before the socket is closed (3008).",
+            "Time in which a client takes nothing of what waits before it is closed (3008).",
             "seconds",
             seconds_parser(0.1, 600),
         ),

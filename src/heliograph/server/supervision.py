@@ -1,4 +1,7 @@
-"""The one place where an unforeseen error is caught: around work that others must survive."""
+"""Where unforeseen errors end: around work that others must survive.
+
+They are caught here, and in `delivery.dispatcher`, which hands them to `Supervisor.note`.
+"""
 
 import asyncio
 from collections.abc import Callable, Coroutine
