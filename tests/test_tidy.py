@@ -122,7 +122,9 @@ def long_functions(source: str) -> Iterator[str]:
 
 def long_modules(source: str) -> Iterator[str]:
     lines = len(source.splitlines())
-    if lines > MODULE_LINES_MAX:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    is_list = not any(isinstance(node, kinds) for node in ast.walk(ast.parse(source)))
+    if lines > MODULE_LINES_MAX and not is_list:
         yield f"1: {lines} lines, {MODULE_LINES_MAX} at most; split it by concept"
 
 
