@@ -124,8 +124,9 @@ RING_TRANSACTION_OVERHEAD_BYTES: Final = 400
 #: Age in seconds of the oldest transaction kept.
 RING_AGE_S_MAX: Final = 600.0
 
-#: Seconds between two looks for what is too old while nothing is appended. Larger: an idle server
-#: keeps the values of rows so much longer than RING_AGE_S_MAX.
+#: Seconds between two looks for what is too old while nothing is appended, and between two lines
+#: of the log about the same reason of `resync`. Larger: an idle server keeps the values of rows so
+#: much longer than RING_AGE_S_MAX.
 RING_AGE_CHECK_INTERVAL_S: Final = 1.0
 
 #: Transactions, and bytes of them, that may wait while one before them is prepared; above that the

@@ -104,7 +104,7 @@ async def run_delivery(options: DeliveryOptions) -> AsyncGenerator[Delivery]:
             positions.run(settle_interval_s=limits.SETTLE_INTERVAL_S),
             preparation.watch(),
             foundation.dependencies.retry(),
-            _forget_old(options.ring, options.clock),
+            _look_after(options.ring, delivery.dispatcher.counters, options.clock),
         )
         tasks = [group.create_task(work) for work in works]
         try:
@@ -114,11 +114,12 @@ async def run_delivery(options: DeliveryOptions) -> AsyncGenerator[Delivery]:
                 task.cancel()
 
 
-async def _forget_old(ring: Ring, clock: Clock) -> None:
-    """Keep the ring to its age while nothing is appended, until cancelled."""
+async def _look_after(ring: Ring, counters: DeliveryCounters, clock: Clock) -> None:
+    """Keep the ring to its age while nothing is appended, and log ``resync``, until cancelled."""
     while True:
         await asyncio.sleep(limits.RING_AGE_CHECK_INTERVAL_S)
         ring.evict(clock.monotonic_s())
+        counters.log_resyncs()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+import structlog
+
+_log = structlog.get_logger("heliograph.delivery")
+
 
 @dataclass(slots=True)
 class DeliveryCounters:
@@ -31,3 +35,11 @@ class DeliveryCounters:
     row_errors: Counter[str] = field(default_factory=Counter[str])
     undecidable: int = 0
     catch_ups: int = 0
+    _resyncs_logged: Counter[str] = field(default_factory=Counter[str])
+
+    def log_resyncs(self) -> None:
+        """Log how many channels were told ``resync`` since the last call, by reason."""
+        new = self.resyncs - self._resyncs_logged
+        for reason, channels in new.items():
+            _log.warning("resync", reason=reason, channels=channels)
+        self._resyncs_logged = self.resyncs.copy()

@@ -99,12 +99,18 @@ class PositionService:
 
         Raises:
             UnavailableError: If PostgreSQL does not answer; nothing was registered.
+            Exception: Whatever ``register`` raised.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def accept(position: StreamPosition) -> None:
-            if not done.done():
+            if done.done():
+                return
+            try:
                 register(position)
+            except Exception as error:  # noqa: BLE001 - it is its caller's, who gets it; others go on
+                done.set_exception(error)
+            else:
                 done.set_result(None)
 
         def refuse(error: BaseException) -> None:

@@ -1,6 +1,7 @@
 """Making subscriptions: validate, register, fix the position (promise P3)."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +20,11 @@ from heliograph.core.matching.predicates import equality_key
 from heliograph.core.matching.visibility import DeleteVisibility
 from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.transaction import Transaction
-from heliograph.errors import RoleUnusableError, SubscriptionRefusedError
+from heliograph.errors import (
+    JudgementUnavailableError,
+    RoleUnusableError,
+    SubscriptionRefusedError,
+)
 from heliograph.ports.change_subscriptions import ChangeBinding, ChangeOutlet, ChangeSubscription
 from heliograph.ports.identity import Identity
 from heliograph.postgres.filter_sql import refuse_invalid_terms
@@ -94,7 +99,8 @@ class ChangeSubscriptionService:
         """Wire the parts."""
         self._parts = parts
         self._wildcards: dict[SubscribedChannel, list[_Wildcard]] = {}
-        self._members: dict[SubscribedChannel, list[BindingGroup]] = {}
+        #: In order, each once: equal entries of one join share a group.
+        self._members: dict[SubscribedChannel, dict[BindingGroup, None]] = {}
         #: Bounded by the tables of the publication, the roles of tokens and our own reasons.
         self._logged: set[tuple[str, int, str, str]] = set()
 
@@ -135,6 +141,7 @@ class ChangeSubscriptionService:
         ]
 
         def register(position: StreamPosition) -> None:
+            self._refuse_if_gone(planned, identity.role)
             before = replaces if isinstance(replaces, SubscribedChannel) else None
             if before is not None and not before.is_closed:
                 self._register_successor(channel, before, planned, identity)
@@ -153,23 +160,46 @@ class ChangeSubscriptionService:
         return channel
 
     async def expand(self, table_oid: int) -> None:
-        """Give wildcard subscriptions a table that appeared in the stream for the first time."""
+        """Give wildcard subscriptions a table that appeared in the stream for the first time.
+
+        Nothing is dispatched meanwhile, so what equal subscriptions of a role ask of PostgreSQL is
+        asked once.
+        """
+        published = {
+            (table.schema, table.name): table.oid
+            for table in await self._parts.registry.published_tables()
+            if table.oid == table_oid
+        }
+        refused: dict[tuple[str, BindingParameters], bool] = {}
         for wildcard in [one for many in self._wildcards.values() for one in many]:
-            published = {
-                (table.schema, table.name): table.oid
-                for table in await self._parts.registry.published_tables()
-                if table.oid == table_oid
-            }
+            question = (wildcard.identity.role, wildcard.parameters)
             try:
                 planned = await self._plan(
                     wildcard.binding, wildcard.parameters, wildcard.identity, published
                 )
-                await self._try_out(planned, wildcard.identity, is_join=False)
+                if question not in refused:
+                    refused[question] = True
+                    await self._try_out_expanded(planned, wildcard.identity)
+                    refused[question] = False
+                self._refuse_if_gone(planned, wildcard.identity.role)
             except SubscriptionRefusedError:
                 continue
-            known = {group.entry.description.oid for group in self._members[wildcard.channel]}
-            if table_oid not in known and not wildcard.channel.is_closed:
+            if not refused[question] and not self._covers(wildcard, table_oid):
                 self._add_groups(wildcard.channel, planned, wildcard.identity)
+
+    async def _try_out_expanded(self, planned: Sequence[_Planned], identity: Identity) -> None:
+        """Do `_try_out`; without an answer they subscribe untried: judgements deny what fails."""
+        with suppress(JudgementUnavailableError):
+            await self._try_out(planned, identity, is_join=False)
+
+    def _covers(self, wildcard: _Wildcard, table_oid: int) -> bool:
+        """Tell whether a binding has a table already, or its channel has ended meanwhile."""
+        channel = wildcard.channel
+        return channel.is_closed or any(
+            group.entry.description.oid == table_oid
+            and wildcard.binding.id in group.channels.get(channel, ())
+            for group in self._members[channel]
+        )
 
     # --- validation -----------------------------------------------------------------------------
 
@@ -252,6 +282,13 @@ class ChangeSubscriptionService:
             self._logged.add((event, table_oid, role, reason))
             _log.warning(event, table_oid=table_oid, role=role, reason=reason)
 
+    def _refuse_if_gone(self, planned: Sequence[_Planned], role: str) -> None:
+        """Refuse what a reading of the catalog meanwhile has found no more rights for."""
+        for plan in planned:
+            entry = self._parts.registry.entry(plan.entry.description.oid)
+            if entry is not None and role not in entry.rights:
+                raise not_enabled(plan.bound.parameters)
+
     # --- registration ---------------------------------------------------------------------------
 
     def _register(
@@ -264,7 +301,7 @@ class ChangeSubscriptionService:
         """File the bindings and hand over what is owed of the past; runs without an await."""
         dispatcher = self._parts.dispatcher
         channel.owed = position
-        self._members[channel] = []
+        self._members[channel] = {}
         lane = self._add_groups(channel, planned, identity)
         channel.catch_up = partial(dispatcher.start_catch_up, lane, channel)
         oids = {plan.entry.description.oid for plan in planned}
@@ -290,7 +327,7 @@ class ChangeSubscriptionService:
         dispatcher = self._parts.dispatcher
         channel.owed = before.owed
         channel.lag = Place(dispatcher.last_dispatched(), END_OF_TRANSACTION)
-        self._members[channel] = []
+        self._members[channel] = {}
         lane = self._add_groups(channel, planned, identity)
         old_lane = self._lane_of(before)
 
@@ -302,7 +339,7 @@ class ChangeSubscriptionService:
 
     def _lane_of(self, channel: SubscribedChannel) -> Lane | None:
         groups = self._members.get(channel)
-        return self._parts.dispatcher.lanes[groups[0].audience] if groups else None
+        return self._parts.dispatcher.lanes[next(iter(groups)).audience] if groups else None
 
     def _add_groups(
         self, channel: SubscribedChannel, planned: Sequence[_Planned], identity: Identity
@@ -316,7 +353,7 @@ class ChangeSubscriptionService:
             ids = group.channels.get(channel, ())
             if plan.binding.id not in ids:
                 group.channels[channel] = (*ids, plan.binding.id)
-            self._members[channel].append(group)
+            self._members[channel][group] = None
         return lane
 
     def _group(self, lane: Lane, plan: _Planned) -> BindingGroup:

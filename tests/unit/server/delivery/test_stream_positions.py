@@ -150,3 +150,24 @@ async def test_nobody_waits_for_a_stream_that_is_held_up_by_those_who_wait():
     with pytest.raises(UnavailableError, match="held up"):
         await progress.wait(Lsn(500), 3_600)
     assert stream.nudges == 0
+
+
+@pytest.mark.asyncio
+async def test_a_registration_that_fails_is_its_callers_and_nobody_elses():
+    async def take():
+        return StreamPosition(Snapshot(1, 1, frozenset()), Lsn(1))
+
+    positions = PositionService(take=take, unsettled=Unsettled())
+    registered = []
+
+    def fail(_position):
+        raise KeyError("a role that is gone")
+
+    serving = asyncio.create_task(positions.run(settle_interval_s=10))
+    failing = asyncio.create_task(positions.fix(fail))
+    await positions.fix(registered.append)
+    with pytest.raises(KeyError):
+        await failing
+    await positions.fix(registered.append)
+    assert len(registered) == 2
+    serving.cancel()
