@@ -205,6 +205,8 @@ class Lane:
                 if not self._pending:
                     await self._services.refill(self)
                     self._move()
+                    # Thousands of transactions may hold nothing for this lane.
+                    await asyncio.sleep(0)
                     continue
                 items, mark = self._take()
                 if items:

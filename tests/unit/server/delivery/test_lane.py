@@ -462,3 +462,23 @@ async def test_a_channel_takes_all_frames_of_a_change_or_none():
     await services.settle()
     assert outlet.told == ["110", "more"]
     assert channel.lag is None
+
+
+async def test_a_lane_that_looks_for_its_changes_in_the_ring_lets_others_run():
+    services = Services()
+    turns = []
+
+    async def refill(lane):
+        turns.append("lane")
+        lane.behind = Lsn(lane.behind + 1) if lane.behind < 5 else None
+
+    async def other():
+        for _ in range(3):
+            turns.append("other")
+            await asyncio.sleep(0)
+
+    services.refill = refill
+    services.lane.leave_to_ring(Lsn(3))
+    await other()
+    await services.settle()
+    assert turns[:4] == ["other", "lane", "other", "lane"]
