@@ -170,19 +170,18 @@ JUDGEMENT_STATEMENT_TIMEOUTS_MAX: Final = 10
 JUDGE_OPEN_TIMEOUT_S: Final = 10.0
 
 #: Connections that judge. Two cores profit from a few; each costs PostgreSQL about 10 MB.
-JUDGEMENT_CONNECTIONS_MAX: Final = 4
+JUDGEMENT_CONNECTIONS_MAX: Final = 6
 
-#: Connections that slow judgements may hold, and what counts as one: the last one of the audience
-#: took longer than so many seconds, it asks about more rows, or its clients chose an expression
-#: that PostgreSQL judges. More connections: who is slow holds up who is not.
-JUDGEMENT_SLOW_CONNECTIONS_MAX: Final = 2
+#: Share of them, at least one, that joins may hold to check filters and policies, and the same
+#: again for slow judgements. Larger: a client that joins without end, or chooses slow filters,
+#: leaves too few for the others; smaller: many joins at once, and large transactions, take longer.
+JUDGEMENT_CONNECTIONS_SHARE_MAX: Final = 1 / 3
+
+#: What counts as a slow judgement: the last one of the audience took longer than so many seconds,
+#: or it asks about more rows. One with an expression that a client chose counts always. Larger: it
+#: may hold a connection for which others wait.
 JUDGEMENT_SLOW_S: Final = 0.1
 JUDGEMENT_SLOW_ROWS: Final = 2 * JUDGEMENT_BATCH_ROWS_MAX
-
-#: Share of the judging connections, at least one, with which joins may check filters and policies.
-#: Larger: a client that joins without end leaves too few for the judgements of everybody else,
-#: which become `resync`; smaller: many joins at once take longer.
-JOIN_CONNECTIONS_SHARE_MAX: Final = 0.5
 
 #: Attempts of one judgement whose snapshot does not yet see the transaction, before `resync`.
 JUDGEMENT_ATTEMPTS_MAX: Final = 20
@@ -320,7 +319,7 @@ TOKENS_PER_SECOND_MAX: Final = 100
 #: Open WebSockets of one server process.
 CONNECTIONS_MAX: Final = 20_000
 
-#: Open files that sockets leave alone: connections to PostgreSQL (four to judge, four of the owner,
+#: Open files that sockets leave alone: connections to PostgreSQL (six to judge, four of the owner,
 #: the reader), requests over HTTP, spilled transactions, logs. Fewer, and a flood of sockets keeps
 #: the server from its database.
 OPEN_FILES_RESERVED: Final = 128

@@ -152,9 +152,9 @@ class Judge:
         self._stand_ins = dict(stand_ins or {})
         self._timeout_s = timeout_s
         self._wait_s = timeout_s * limits.JUDGEMENT_CONNECTION_TIMEOUTS_MAX
-        self._joins = asyncio.Semaphore(
-            max(1, int(connections_max * limits.JOIN_CONNECTIONS_SHARE_MAX))
-        )
+        share = max(1, int(connections_max * limits.JUDGEMENT_CONNECTIONS_SHARE_MAX))
+        self._joins = asyncio.Semaphore(share)
+        self._slow = asyncio.Semaphore(share)
         self._pool = _pool(conninfo, connections_max, self._wait_s, min_size=1)
         # Made when they are needed: the service role may never subscribe.
         self._by_role = {
@@ -188,6 +188,8 @@ class Judge:
         claims_json: str,
         batches: Sequence[RowBatch],
         rights: RightsQuestion,
+        *,
+        may_be_slow: bool = False,
     ) -> Judgement:
         """Judge all batches under one identity in one snapshot.
 
@@ -199,6 +201,8 @@ class Judge:
             claims_json: What ``request.jwt.claims`` is set to.
             batches: Row versions by table.
             rights: What is read of the catalog behind the answers.
+            may_be_slow: Whether it may hold its connection longer than others should wait. All
+                such judgements together have a share of the connections.
 
         Raises:
             JudgementUnavailableError: If no answer could be had now.
@@ -209,7 +213,8 @@ class Judge:
             raise RoleUnusableError(message)
         ask = _Asked(role, claims_json, batches, rights)
         clock = asyncio.get_running_loop().time
-        async with self._connection(role) as connection:
+        gate = self._slow if may_be_slow else nullcontext()
+        async with gate, self._connection(role) as connection:
             began_s = clock()
             judgement = await self._judge_on(connection, ask)
             return replace(judgement, took_s=clock() - began_s)

@@ -7,7 +7,6 @@ end, so that every change of rights that it may have seen is known here.
 
 import asyncio
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,7 +85,6 @@ class AudienceJudge:
         """Wire the parts."""
         self._parts = parts
         self._counters = parts.counters
-        self._slow_gate = asyncio.Semaphore(limits.JUDGEMENT_SLOW_CONNECTIONS_MAX)
         self._logged_errors: set[tuple[int, str, str]] = set()
 
     @property
@@ -130,9 +128,7 @@ class AudienceJudge:
             return Judgement(state.snapshot, state)
         began = self._parts.clock.monotonic_s()
         try:
-            # Those that may take long share some of the connections: the rest keep the others.
-            async with self._slow_gate if _may_be_slow(audience, question) else nullcontext():
-                judgement = await self._judge_once(audience, question)
+            judgement = await self._judge_once(audience, question)
         except JudgementUnavailableError as error:
             if error.timed_out:
                 raise
@@ -160,7 +156,11 @@ class AudienceJudge:
 
     async def _judge_once(self, audience: Audience, question: Question) -> Judgement:
         return await self._parts.judge.judge(
-            audience.role, audience.claims_json, question.batches(), self._parts.rights.question
+            audience.role,
+            audience.claims_json,
+            question.batches(),
+            self._parts.rights.question,
+            may_be_slow=_may_be_slow(audience, question),
         )
 
     def _sees(self, judgement: Judgement, transactions: Sequence[Transaction]) -> bool:
