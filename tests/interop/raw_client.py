@@ -1,6 +1,7 @@
 """A minimal realtime client (serializer 2.0.0) that keeps every frame as it came."""
 
 import asyncio
+import contextlib
 import json
 
 import websockets
@@ -55,3 +56,13 @@ class RawClient:
 
 def table(name, **more):
     return {"event": "*", "schema": "public", "table": name, **more}
+
+
+async def write_until(client, is_seen, write, numbers=range(1_000, 1_400)):
+    """Await ``write(number)`` for one number after the other until the client has seen it."""
+    for number in numbers:
+        await write(number)
+        with contextlib.suppress(TimeoutError):
+            await client.until(is_seen, 0.05)
+            return
+    raise AssertionError("nothing of what was written has arrived")

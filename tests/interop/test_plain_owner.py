@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from raw_client import RawClient, table
+from raw_client import RawClient, table, write_until
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
@@ -112,13 +112,11 @@ async def test_a_table_that_loses_its_row_security_is_withheld_from_who_had_subs
         await client.until(
             lambda: "resync: rights_changed" in [s["message"] for s in client.systems("bob")]
         )
-        for number in range(3, 400):
-            await sql.execute("insert into open values (%s)", (number,))
-            with contextlib.suppress(TimeoutError):
-                await client.until(
-                    lambda: any(c["record"]["id"] > 2 for c in client.changes("server")), 0.05
-                )
-                break
+        await write_until(
+            client,
+            lambda: any(c["record"]["id"] > 2 for c in client.changes("server")),
+            lambda number: sql.execute("insert into open values (%s)", (number,)),
+        )
         assert [change["record"]["id"] for change in client.changes("bob")] == [1]
 
 
@@ -179,12 +177,10 @@ async def test_who_may_not_select_any_more_learns_of_no_row(any_server, statemen
         await sql.execute("insert into apart.open values (1)")
         await client.until(lambda: client.changes("bob"))
         await sql.execute(statement)
-        for number in range(2, 400):
+
+        async def write(number):
             await sql.execute("insert into apart.open values (%s)", (number,))
             await sql.execute("insert into marks values (%s)", (number,))
-            with contextlib.suppress(TimeoutError):
-                await client.until(lambda: client.changes("bob")[-1]["table"] == "marks", 0.05)
-                break
-        else:
-            raise AssertionError("no mark has arrived")
+
+        await write_until(client, lambda: client.changes("bob")[-1]["table"] == "marks", write)
         assert [c["table"] for c in client.changes("bob")].count("open") == 1

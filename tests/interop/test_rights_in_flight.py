@@ -17,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from raw_client import RawClient, table
+from raw_client import RawClient, table, write_until
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
@@ -94,14 +94,14 @@ def stopped(server):
         os.kill(server.process.pid, signal.SIGCONT)
 
 
-async def written_until_seen(sql, client, name, body, first_id=1_000):
+async def written_until_seen(sql, client, name, body):
     """Write rows that only the new rights show, until one of them arrives."""
-    for number in range(first_id, first_id + 400):
-        await sql.execute(f"insert into {name} values (%s, false, %s, 'NEWER')", (number, body))
-        with contextlib.suppress(TimeoutError):
-            await client.until(lambda: "NEWER" in json.dumps(client.changes(name)), 0.05)
-            return
-    raise AssertionError("nothing of what the new rights show has arrived")
+    insert = f"insert into {name} values (%s, false, %s, 'NEWER')"
+    await write_until(
+        client,
+        lambda: "NEWER" in json.dumps(client.changes(name)),
+        lambda number: sql.execute(insert, (number, body)),
+    )
 
 
 async def test_rights_granted_after_a_commit_reveal_nothing_of_it(any_server):
@@ -194,11 +194,8 @@ async def change_together(server, change, *, rights_first):
 
 async def marked(sql, client, topic):
     """Write rows that anybody may see until one of them arrives."""
-    for number in range(400):
-        await sql.execute("insert into marks values (%s)", (number,))
-        with contextlib.suppress(TimeoutError):
-            await client.until(
-                lambda: any(change["table"] == "marks" for change in client.changes(topic)), 0.05
-            )
-            return
-    raise AssertionError("no mark has arrived")
+    await write_until(
+        client,
+        lambda: any(change["table"] == "marks" for change in client.changes(topic)),
+        lambda number: sql.execute("insert into marks values (%s)", (number,)),
+    )
