@@ -15,13 +15,6 @@ from fixtures.postgres import TestCluster, binaries_of, run_test_cluster
 Connect = Callable[..., Any]
 
 
-@pytest.fixture(params=[15, 16, 18])
-def any_cluster(request: pytest.FixtureRequest) -> TestCluster:
-    """Each supported PostgreSQL in turn, shared with the session's other tests."""
-    name = "postgres_cluster" if request.param == 18 else f"postgres_cluster_{request.param}"
-    return request.getfixturevalue(name)
-
-
 @pytest.fixture
 def any_url(any_cluster: TestCluster, make_database: Callable[[TestCluster], str]) -> str:
     """Superuser's URL of an empty database on each supported PostgreSQL in turn."""

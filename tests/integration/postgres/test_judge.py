@@ -34,10 +34,10 @@ insert into members values ('00000000-0000-0000-0000-00000000000a');
 """
 
 
-@pytest_asyncio.fixture(params=["postgres_cluster", "postgres_cluster_15"])
-async def database(request, make_database):
+@pytest_asyncio.fixture
+async def database(any_cluster, make_database):
     """URL of a migrated database with the tables above."""
-    url = make_database(request.getfixturevalue(request.param))
+    url = make_database(any_cluster)
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await migrate(connection)
         await connection.execute(SCHEMA)

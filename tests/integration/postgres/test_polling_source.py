@@ -16,9 +16,9 @@ from heliograph.postgres.replication_connection import reader_name
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
 
 
-@pytest.fixture(params=["postgres_cluster", "postgres_cluster_15", "postgres_cluster_16"])
-def database(request, make_database) -> Iterator[Database]:
-    database = Database(make_database(request.getfixturevalue(request.param)))
+@pytest.fixture
+def database(any_cluster, make_database) -> Iterator[Database]:
+    database = Database(make_database(any_cluster))
     database.run(
         "create table notes (id int primary key, body text)",
         "alter table notes replica identity full",

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -20,9 +19,6 @@ from heliograph.core.replication.row_change import ChangeKind, Unknown
 from heliograph.errors import ConfigurationError
 from heliograph.ports.change_source import SourceState
 
-if TYPE_CHECKING:
-    from fixtures.postgres import TestCluster
-
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
 
 INSERT, UPDATE, DELETE = ChangeKind.INSERT, ChangeKind.UPDATE, ChangeKind.DELETE
@@ -30,11 +26,10 @@ U = Unknown.UNCHANGED_TOAST
 N = Unknown.NOT_SENT
 
 
-@pytest.fixture(params=["postgres_cluster", "postgres_cluster_15", "postgres_cluster_16"])
-def any_database(request, make_database) -> Iterator[Database]:
+@pytest.fixture
+def any_database(any_cluster, make_database) -> Iterator[Database]:
     """An empty database on each PostgreSQL version."""
-    cluster: TestCluster = request.getfixturevalue(request.param)
-    database = Database(make_database(cluster))
+    database = Database(make_database(any_cluster))
     yield database
     database.close()
 

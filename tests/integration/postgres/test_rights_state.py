@@ -66,10 +66,9 @@ HARMLESS = [
 ]
 
 
-@pytest.fixture(params=["postgres_cluster", "postgres_cluster_15"])
-def roles_and_url(request, make_database):
-    cluster = request.getfixturevalue(request.param)
-    url = make_database(cluster)
+@pytest.fixture
+def roles_and_url(any_cluster, make_database):
+    url = make_database(any_cluster)
     names = {"role": "role_" + url.rsplit("/", 1)[1], "group": "group_" + url.rsplit("/", 1)[1]}
     with psycopg.connect(url, autocommit=True) as connection:
         for name in names.values():
