@@ -126,7 +126,8 @@ async def test_changes_of_one_channel_come_in_commit_order_over_all_its_tables(s
         assert len(told) == 1_001
 
 
-async def test_a_membership_granted_later_does_not_reveal_an_older_version(server):
+async def test_a_membership_granted_later_does_not_reveal_an_older_version(each_server):
+    server = each_server
     server.sql(SCHEMA)
     async with connected(server) as bob, await writer(server) as sql:
         await bob.join("m", server.token(BOB), table("notes"))
@@ -149,8 +150,9 @@ async def test_a_membership_granted_later_does_not_reveal_an_older_version(serve
 
 @pytest.mark.parametrize("membership_first", [True, False])
 async def test_a_membership_and_the_row_it_opens_may_come_in_one_transaction(
-    server, membership_first
+    each_server, membership_first
 ):
+    server = each_server
     server.sql(SCHEMA)
     async with connected(server) as bob, await writer(server) as sql:
         await bob.join("m", server.token(BOB), table("notes"))
@@ -165,7 +167,8 @@ async def test_a_membership_and_the_row_it_opens_may_come_in_one_transaction(
         assert [change["record"]["id"] for change in bob.changes("m")] == [2]
 
 
-async def test_a_policy_that_raises_for_one_user_changes_nothing_for_another(server):
+async def test_a_policy_that_raises_for_one_user_changes_nothing_for_another(each_server):
+    server = each_server
     server.sql(SCHEMA)
     async with connected(server) as client, await writer(server) as sql:
         await client.join("good", server.token(BOB), table("notes"))
@@ -176,7 +179,8 @@ async def test_a_policy_that_raises_for_one_user_changes_nothing_for_another(ser
         assert client.changes("bad") == []
 
 
-async def test_a_revoked_column_is_missing_from_the_next_change(server):
+async def test_a_revoked_column_is_missing_from_the_next_change(each_server):
+    server = each_server
     server.sql(SCHEMA)
     async with connected(server) as bob, await writer(server) as sql:
         await bob.join("c", server.token(BOB), table("notes"))
@@ -250,7 +254,8 @@ def not_followed(server):
     return server.metrics()["heliograph_dependencies_not_followed"]
 
 
-async def test_a_dependency_that_was_busy_is_followed_later(server):
+async def test_a_dependency_that_was_busy_is_followed_later(each_server):
+    server = each_server
     server.sql(SCHEMA)
     async with connected(server) as bob, await writer(server) as sql:
         async with await writer(server) as other, other.transaction():
@@ -263,7 +268,8 @@ async def test_a_dependency_that_was_busy_is_followed_later(server):
         await bob.until(lambda: bob.changes("b"))
 
 
-async def test_rows_that_swap_their_keys_are_told_each_with_its_own_values(server):
+async def test_rows_that_swap_their_keys_are_told_each_with_its_own_values(each_server):
+    server = each_server
     server.sql(
         "create table seats (id int primary key deferrable, guest text)",
         "alter table seats replica identity full",

@@ -70,7 +70,8 @@ async def listening(server, *tokens):
 @pytest.mark.postgres
 @pytest.mark.interop
 @pytest.mark.asyncio
-async def test_each_user_is_told_of_its_own_rows_and_of_no_others(server):
+async def test_each_user_is_told_of_its_own_rows_and_of_no_others(each_server):
+    server = each_server
     server.sql(NOTES)
     async with listening(server, server.token(ALICE), server.token(BOB)) as (alice, bob):
         server.sql(
@@ -91,7 +92,8 @@ async def test_each_user_is_told_of_its_own_rows_and_of_no_others(server):
 @pytest.mark.postgres
 @pytest.mark.interop
 @pytest.mark.asyncio
-async def test_subscribed_means_subscribed(server):
+async def test_subscribed_means_subscribed(each_server):
+    server = each_server
     server.sql(NOTES)
     async with listening(server, server.token(ALICE)) as (alice,):
         connection = await psycopg.AsyncConnection.connect(server.database_url, autocommit=True)
