@@ -15,5 +15,11 @@ with atheris.instrument_imports(include=["heliograph.core"]):
 
 arguments = [argument for argument in sys.argv if argument not in TARGETS]
 (name,) = [argument for argument in sys.argv if argument in TARGETS]
-atheris.Setup(arguments, TARGETS[name].run)
+
+
+def run(data: bytes) -> None:
+    TARGETS[name].run(data)
+
+
+atheris.Setup(arguments, run)
 atheris.Fuzz()

@@ -1,7 +1,8 @@
 """What is fuzzed: every decoder of bytes that come from a peer, with its own error and seeds.
 
 The invariant is the same for all: any bytes give a result or the error that the decoder documents,
-never anything else. A target is a function of bytes; what it lets through is a finding.
+never anything else. A target is a function of bytes; what it lets through is a finding. It returns
+whether anything was decoded.
 """
 
 import contextlib
@@ -52,32 +53,40 @@ _MESSAGES = (
 )
 
 
-def pgoutput(data: bytes) -> None:
+def is_decoded(error: type[Exception], decode: Callable[..., object], *arguments: object) -> bool:
+    """Tell whether a decoder took it; it may refuse by its own error only."""
+    with contextlib.suppress(error):
+        decode(*arguments)
+        return True
+    return False
+
+
+def pgoutput(data: bytes) -> bool:
     """One message."""
-    with contextlib.suppress(RemoteProtocolError):
-        decode_message(data)
+    return is_decoded(RemoteProtocolError, decode_message, data)
 
 
-def frames(data: bytes) -> None:
+def frames(data: bytes) -> bool:
     """One frame of the replication protocol, in both directions."""
-    for decode in (decode_frame, decode_standby_status):
-        with contextlib.suppress(RemoteProtocolError):
-            decode(data)
+    decoders = (decode_frame, decode_standby_status)
+    return sum(is_decoded(RemoteProtocolError, decode, data) for decode in decoders) > 0
 
 
-def stream(data: bytes) -> None:
+def stream(data: bytes) -> bool:
     """A whole connection: pieces of a length byte and a message, and every row they lead to."""
     assembler = make_assembler(memory_bytes=200, message_bytes=50)
     reader = ReplicationStream(assembler)
-    position = 0
+    position, has_completed = 0, False
     with contextlib.suppress(RemoteProtocolError, LimitExceededError):
         while position < len(data):
             end = position + 1 + data[position]
             completed = reader.receive_message(data[position + 1 : end])
             position = end
             if completed is not None:
+                has_completed = True
                 reader.hand_on()
                 _read_rows(completed)
+    return has_completed
 
 
 def _read_rows(completed) -> None:
@@ -90,53 +99,57 @@ def _read_rows(completed) -> None:
             completed.decode({1: (0,), 2: None})
 
 
-def client_text(data: bytes) -> None:
+def client_text(data: bytes) -> bool:
     """One text frame of a client, in both serializers."""
     text = data.decode(errors="surrogateescape")
-    for version in SerializerVersion:
-        with contextlib.suppress(RemoteProtocolError):
-            decode_text(text, version)
+    return (
+        sum(
+            is_decoded(RemoteProtocolError, decode_text, text, version)
+            for version in SerializerVersion
+        )
+        > 0
+    )
 
 
-def client_binary(data: bytes) -> None:
+def client_binary(data: bytes) -> bool:
     """One binary frame of a client."""
-    with contextlib.suppress(RemoteProtocolError):
-        decode_binary(data)
+    return is_decoded(RemoteProtocolError, decode_binary, data)
 
 
-def websocket_messages(data: bytes) -> None:
+def websocket_messages(data: bytes) -> bool:
     """Data frames: a byte of flags and opcode, a length byte, the payload."""
     assembler = MessageAssembler(100)
-    position = 0
+    position, has_completed = 0, False
     with contextlib.suppress(FrameError):
         while position + 1 < len(data):
             flags, size = data[position], data[position + 1]
-            assembler.receive_frame(
+            message = assembler.receive_frame(
                 flags & 3,
                 data[position + 2 : position + 2 + size],
                 is_final=bool(flags & 4),
                 has_reserved_bits=bool(flags & 8),
             )
+            has_completed = has_completed or message is not None
             position += 2 + size
+    return has_completed
 
 
-def subscription_filter(data: bytes) -> None:
+def subscription_filter(data: bytes) -> bool:
     """The text of a filter."""
-    with contextlib.suppress(SubscriptionRefusedError):
-        parse_filter(data.decode(errors="surrogateescape"))
+    text = data.decode(errors="surrogateescape")
+    return is_decoded(SubscriptionRefusedError, parse_filter, text)
 
 
-def token_json(data: bytes) -> None:
+def token_json(data: bytes) -> bool:
     """Header or claims of a token."""
-    with contextlib.suppress(TokenError):
-        decode_object(data)
+    return is_decoded(TokenError, decode_object, data)
 
 
 @dataclass(frozen=True)
 class Target:
     """One decoder, and inputs to begin with."""
 
-    run: Callable[[bytes], None]
+    run: Callable[[bytes], bool]
     seeds: tuple[bytes, ...]
 
 

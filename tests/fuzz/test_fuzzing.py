@@ -57,9 +57,9 @@ def fuzz(name, folder, *arguments):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_seeds_of_a_target_reach_its_decoder(name):
-    for seed in TARGETS[name].seeds:
-        TARGETS[name].run(seed)
+def test_a_seed_of_each_target_is_decoded(name):
+    decoded = [TARGETS[name].run(seed) for seed in TARGETS[name].seeds]
+    assert any(decoded)
 
 
 @needs_atheris
