@@ -30,6 +30,8 @@ from heliograph.server.app import build_app
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+__all__ = ["MountedServer"]
+
 
 class MountedServer:
     """An ASGI application that serves while its `running` block lasts."""

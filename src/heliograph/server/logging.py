@@ -15,6 +15,8 @@ import structlog
 
 from heliograph.config import LogFormat
 
+__all__ = ["configure_logging", "redact", "redact_event", "redact_text"]
+
 _VALUE_CHARACTERS_MAX: Final = 2_000
 _REDACTED: Final = "[redacted]"
 _SECRET_KEYS: Final = frozenset(
