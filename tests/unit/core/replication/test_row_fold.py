@@ -107,6 +107,15 @@ def test_rows_that_exchange_keys_checked_at_commit_are_updates_of_both_keys():
     ]
 
 
+def test_of_two_rows_that_stand_at_one_key_for_a_while_the_one_that_left_is_followed():
+    assert fold(
+        update("1", "a", "2", "a"), update("2", "b", "2", "c"), update("2", "c", "1", "c")
+    ) == [
+        (UPDATE, ("1", "a"), ("1", "c"), 2),
+        (UPDATE, ("2", "b"), ("2", "a"), 2),
+    ]
+
+
 def test_without_old_rows_the_keys_alone_are_followed():
     def plain(key, body):
         return encode_update(OID, [key, body])
