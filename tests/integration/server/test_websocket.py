@@ -42,7 +42,7 @@ class Client:
         """Join and wait for the reply and for "Subscribed to PostgreSQL"."""
         await self.join(**join)
         reply = await self.receive()
-        assert reply[3:] != [], reply
+        assert reply[3] == "phx_reply", reply
         assert reply[4]["status"] == "ok", reply
         system = await self.receive()
         assert system[4]["message"] == "Subscribed to PostgreSQL"

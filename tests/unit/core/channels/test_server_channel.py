@@ -5,7 +5,6 @@ from channel_kit import ANON, V1, Driver, frames, identity, of, payloads, reason
 
 from heliograph.core.channels import effects as fx, results as rs
 from heliograph.core.tokens.refusals import expired, malformed, signature_invalid
-from heliograph.core.wire.messages import SerializerVersion
 
 ORDERS = {"event": "*", "schema": "public", "table": "orders"}
 CUSTOMERS = {"event": "INSERT", "schema": "public", "table": "customers", "filter": "id=eq.1"}
@@ -489,7 +488,3 @@ def test_a_closed_channel_hears_nothing():
     channel = driver.machine.channel(channel_id)
     driver.send("1", "3", "realtime:room", "phx_leave", {})
     assert channel.receive_result(rs.Hopeless("late"), driver.now) == []
-
-
-def test_serializer_2_is_the_drivers_default():
-    assert Driver().machine.version is SerializerVersion.V2
