@@ -138,12 +138,17 @@ def empty_names(source: str) -> Iterator[str]:
 
 
 def sleeping(source: str) -> Iterator[str]:
-    """A test waits for a condition: only functions named wait_… may sleep between two looks."""
+    """A test waits for a condition: only functions named wait_… may sleep between two looks.
+
+    Such a function has a loop with the sleep in it, and a deadline.
+    """
     tree = ast.parse(source)
     waiting = [
-        (function.lineno, function.end_lineno or 0)
+        (loop.lineno, loop.end_lineno or 0)
         for function in functions_of(tree)
-        if function.name.lstrip("_").startswith("wait")
+        if function.name.lstrip("_").startswith("wait") and has_deadline(function)
+        for loop in ast.walk(function)
+        if isinstance(loop, ast.While | ast.For | ast.AsyncFor)
     ]
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or ast.unparse(node.func).split(".")[-1] != "sleep":
@@ -152,6 +157,15 @@ def sleeping(source: str) -> Iterator[str]:
             continue
         if not any(first <= node.lineno <= last for first, last in waiting):
             yield f"{node.lineno}: sleeps; wait for a condition with a deadline (wait_…)"
+
+
+def has_deadline(function: ast.AST) -> bool:
+    """Tell whether a function names something a deadline or a timeout."""
+    names = [
+        getattr(node, "id", "") or getattr(node, "attr", "") or getattr(node, "arg", "") or ""
+        for node in ast.walk(function)
+    ]
+    return any(word in name.lower() for name in names for word in ("deadline", "timeout"))
 
 
 def unfinished(text: str) -> Iterator[str]:
@@ -218,6 +232,8 @@ _FAULTS: Final = [
     (empty_names, "def do_it(): ..."),
     (sleeping, "import time\ndef test_x():\n    time.sleep(0.1)"),
     (sleeping, "async def test_x():\n    await asyncio.sleep(0.1)"),
+    (sleeping, "async def wait_a_little(timeout_s):\n    await asyncio.sleep(0.01)"),
+    (sleeping, "def wait_ready():\n    while True:\n        time.sleep(0.01)"),
     (unfinished, "x = 1  # TO" + "DO: finish"),
     (registry_hosts, "https://" + _REGISTRY_HOSTS[0] + "/simple"),
     (machine_paths, "see /wo" + "rk/main/file"),
@@ -235,7 +251,8 @@ def test_each_rule_catches_its_fault(rule: Callable[[str], Iterator[str]], fault
 
 
 def test_a_condition_may_be_waited_for_with_a_pause() -> None:
-    assert not list(sleeping("def wait_ready():\n    while True:\n        time.sleep(0.01)"))
+    waiting = "def wait_ready(deadline_s):\n    while not ready():\n        time.sleep(0.01)"
+    assert not list(sleeping(waiting))
     assert not list(sleeping("async def test_x():\n    await asyncio.sleep(0)"))
 
 
