@@ -14,6 +14,7 @@ from fixtures.reader import (
     slot_name,
     wait_until,
 )
+from heliograph import limits
 from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.core.replication.row_change import ChangeKind, Unknown
 from heliograph.errors import ConfigurationError
@@ -295,7 +296,9 @@ async def test_a_table_of_another_publication_is_not_read(database):
 # --- positions ----------------------------------------------------------------------------
 
 
-async def test_progress_passes_a_position_on_an_idle_server(database):
+async def test_progress_passes_a_position_on_an_idle_server(database, monkeypatch):
+    # Only what is asked for brings an answer, not the regular message.
+    monkeypatch.setattr(limits, "STANDBY_STATUS_INTERVAL_S", 600.0)
     make_notes(database)
     source = make_source(database.url)
     sink = RecordingSink()
@@ -308,7 +311,7 @@ async def test_progress_passes_a_position_on_an_idle_server(database):
             source.request_progress()
             return sink.progress and sink.progress[-1] >= lsn
 
-        await wait_until(has_passed, timeout_s=3)
+        await wait_until(has_passed)
         assert source.status().progress == sink.progress[-1]
     assert sink.progress == sorted(sink.progress)
 

@@ -301,7 +301,7 @@ async def test_a_socket_that_says_nothing_is_closed(run_server):
 
 
 async def test_a_silent_socket_is_closed_with_3010(run_server):
-    limits = ConnectionLimits(silence_s=0.3)
+    limits = ConnectionLimits(silence_s=2.0)
     async with run_server(limits=limits) as server, Connected(server) as client:
         await client.joined()
         assert (await client.closed())[0] == 3010

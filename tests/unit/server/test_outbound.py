@@ -72,6 +72,20 @@ class Bench:
                 await asyncio.sleep(0.005)
 
 
+class VirtualTime:
+    """The event loop's clock, which stands still unless it is told to pass."""
+
+    def __init__(self, monkeypatch):
+        loop = asyncio.get_running_loop()
+        self._now_s = loop.time()
+        monkeypatch.setattr(loop, "time", lambda: self._now_s)
+
+    async def passes(self, seconds):
+        self._now_s += seconds
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
 async def test_the_frames_of_one_tick_are_one_write():
     bench = Bench()
     for size in (3, 200, 5):
@@ -156,27 +170,30 @@ async def test_one_frame_beyond_the_maximum_is_found_when_it_is_flushed():
     bench.outbound.end()
 
 
-async def test_no_progress_for_the_deadline_is_a_slow_consumer():
-    bench = Bench()
+async def test_no_progress_for_the_deadline_is_a_slow_consumer(monkeypatch):
+    time = VirtualTime(monkeypatch)
+    bench = Bench(OutboundLimits(write_deadline_s=4.0))
     bench.send(10)
-    await bench.wait(lambda: bench.slow)
+    await time.passes(0)
+    for _ in range(4):
+        assert bench.slow == []
+        await time.passes(1.0)
     assert bench.slow == ["nothing was read in time"]
     bench.outbound.end()
 
 
-async def test_any_progress_starts_the_deadline_anew():
-    bench = Bench(OutboundLimits(write_deadline_s=0.3))
+async def test_any_progress_starts_the_deadline_anew(monkeypatch):
+    time = VirtualTime(monkeypatch)
+    bench = Bench(OutboundLimits(write_deadline_s=4.0))
     bench.send(1000)
-    loop = asyncio.get_running_loop()
-    started_s = loop.time()
-
-    def goes_on():
+    await time.passes(0)
+    for _ in range(10):
         bench.transport.taken += 1
-        return loop.time() - started_s >= 1.0
-
-    await bench.wait(goes_on)
-    assert bench.slow == []
-    await bench.wait(lambda: bench.slow)
+        await time.passes(1.0)
+    for _ in range(4):
+        assert bench.slow == []
+        await time.passes(1.0)
+    assert bench.slow == ["nothing was read in time"]
     bench.outbound.end()
 
 
