@@ -10,12 +10,13 @@ pytest's closing lines are printed again at the very end, so that whoever reads 
 long log sees how many tests passed. The exit code is pytest's, or 1 if a gate failed.
 """
 
-import os
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Final
+
+from ci import is_ci
 
 #: The files whose every branch must be run, as coverage patterns.
 CORE: Final = "src/heliograph/core/*"
@@ -80,7 +81,7 @@ def main() -> int:
     if not arguments and not core_is_covered():
         faults.append("core/ is not covered to 100 % of its branches; the table above says where")
     skipped = skipped_count(closing)
-    if os.environ.get("CI") and skipped:
+    if is_ci() and skipped:
         faults.append(f"{skipped} tests were skipped, and CI is set: a part is missing here")
     if not closing:
         faults.append("pytest ended without its summary")

@@ -16,8 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from targets import TARGETS
 
-#: Wheels of atheris exist up to Python 3.13.
-needs_atheris = pytest.mark.skipif(
+without_atheris = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None, reason="atheris is not installed"
 )
 
@@ -62,14 +61,16 @@ def test_a_seed_of_each_target_is_decoded(name):
     assert any(decoded)
 
 
-@needs_atheris
+@pytest.mark.needs_atheris
+@without_atheris
 @pytest.mark.parametrize("name", TARGETS)
 def test_any_bytes_are_decoded_or_refused(name, tmp_path):
     arguments = (f"-runs={RUNS[name]}", "-seed=1", "-max_len=512")
     assert fuzz(name, tmp_path, *arguments) >= RUNS[name]
 
 
-@needs_atheris
+@pytest.mark.needs_atheris
+@without_atheris
 @pytest.mark.soak
 @pytest.mark.parametrize("name", TARGETS)
 def test_any_bytes_are_decoded_or_refused_for_long(name, tmp_path):

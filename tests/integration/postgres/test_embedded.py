@@ -37,7 +37,6 @@ from heliograph.postgres.process_deadline import ProcessDeadline
 pytestmark = [pytest.mark.postgres, pytest.mark.fault]
 
 OWNER = Path(__file__).with_name("embedded_owner.py")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
 
 
 def embedded(data_dir: Path, **options) -> EmbeddedPostgres:
@@ -330,7 +329,7 @@ def owner_of(pid: int) -> int:
     return Path(f"/proc/{pid}").stat().st_uid
 
 
-@needs_root
+@pytest.mark.needs_root
 @pytest.mark.asyncio
 async def test_root_without_namespaces_runs_it_through_an_existing_account(open_folder):
     nobody = pwd.getpwnam("nobody").pw_uid
@@ -347,7 +346,7 @@ async def test_root_without_namespaces_runs_it_through_an_existing_account(open_
         assert query(url_of(postgres.running), "select row from kept") == [(1,)]
 
 
-@needs_root
+@pytest.mark.needs_root
 @pytest.mark.asyncio
 async def test_programs_the_account_can_not_read_are_copied_into_the_folder(open_folder):
     wheel = find_wheel_binaries()[0]
@@ -374,7 +373,7 @@ async def test_programs_the_account_can_not_read_are_copied_into_the_folder(open
     assert hidden.stat().st_mode & 0o777 == 0o700
 
 
-@needs_root
+@pytest.mark.needs_root
 @pytest.mark.asyncio
 async def test_a_folder_the_account_can_not_reach_is_refused_and_left_as_it_is(open_folder):
     closed = open_folder / "closed"
@@ -427,7 +426,7 @@ def test_an_ordinary_user_runs_it_as_itself(open_folder):
     assert not cluster_processes(data_dir / "postgres")
 
 
-@needs_root
+@pytest.mark.needs_root
 def test_an_orphan_of_root_is_adopted_by_root_only_with_the_folder(data_dir):
     """The password is in the folder; a process that merely knows the port gets nothing."""
     with owner_process(data_dir) as (owner, ready):
