@@ -55,8 +55,11 @@ bench: $(STAMPS)/dev system  ## make bench NAME=fanout: run benchmarks/fanout.py
 soak: $(STAMPS)/dev system interop  ## the tests that take minutes to hours
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
-conformance: $(STAMPS)/dev system interop  ## only the protocol vectors and the official clients
-	$(BIN)/python -m pytest tests/conformance tests/interop tests/integration/server/test_python_client.py $(ARGS)
+CLIENTS := $(addprefix tests/interop/test_,python_client.py supabase_js.py client_traps.py)
+CLIENTS += tests/integration/server/test_python_client.py
+
+conformance: $(STAMPS)/dev system interop  ## only the values of walrus and the official clients
+	$(BIN)/python -m pytest tests/conformance $(CLIENTS) $(ARGS)
 
 docs: $(STAMPS)/package  ## write the pages that are generated from the code
 	$(BIN)/python scripts/generate_docs.py
@@ -67,7 +70,7 @@ format: $(STAMPS)/dev  ## let ruff write its format and its safe corrections
 
 clean:  ## remove what the targets above have made, except PostgreSQL's data
 	rm -rf "$(VENV)" interop/node_modules build dist .coverage .coverage.* htmlcov
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/results
 
 # --- what the targets need ------------------------------------------------------------------
 # A stamp is younger than what it was made from, so nothing is installed twice.
