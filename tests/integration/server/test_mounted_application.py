@@ -1,7 +1,8 @@
-"""Heliograph mounted in a foreign application, under plain uvicorn, with the official client."""
+"""The application of docs/howto, with Heliograph in it, and the official client."""
 
 import asyncio
 import contextlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 from realtime import AsyncRealtimeClient
 
+from fixtures.pages import code_blocks, commands
 from fixtures.server import JWT_SECRET
 from heliograph.core.tokens.minting import mint_token
 from heliograph.mounting import MountedServer
@@ -29,6 +31,16 @@ pytestmark = [pytest.mark.postgres, pytest.mark.interop]
 
 ALICE = "00000000-0000-0000-0000-00000000000a"
 
+PAGE = "howto/mount-in-an-application.md"
+
+#: Added to the application on the page: the routes before the mount come first.
+OWN_ROUTE = """
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+app.router.routes.insert(0, Route("/hello", lambda request: PlainTextResponse("hello")))
+"""
+
 NOTES = """
 create table notes (id int primary key, owner uuid);
 alter table notes enable row level security;
@@ -42,12 +54,14 @@ alter publication supabase_realtime add table notes;
 def application(database_url, folder):
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    arguments = ("mounted_application:app", "--app-dir", str(Path(__file__).parent))
-    options = ("--port", str(port), "--ws-max-size", "1048576", "--ws-per-message-deflate", "false")
+    [source] = code_blocks(PAGE, "python")
+    (folder / "application.py").write_text(source + OWN_ROUTE)
+    [command] = commands(PAGE, "uvicorn")
     log_path = folder / "uvicorn.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", *arguments, *options],
+            [sys.executable, "-m", *shlex.split(command), "--port", str(port)],
+            cwd=folder,
             env=environment(database_url),
             stdin=subprocess.DEVNULL,
             stdout=log,
