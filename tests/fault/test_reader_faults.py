@@ -18,15 +18,8 @@ from psycopg import sql
 
 from fixtures.black_hole import black_hole
 from fixtures.postgres import binaries_of, run_test_cluster
-from fixtures.reader import (
-    PUBLICATION,
-    Database,
-    RecordingSink,
-    make_source,
-    running,
-    slot_name,
-    wait_until,
-)
+from fixtures.reader import PUBLICATION, Database, RecordingSink, make_source, running, slot_name
+from fixtures.waiting import wait_until
 from heliograph import limits
 from heliograph.ports.change_source import SourceState
 from heliograph.postgres.replication_connection import reader_name

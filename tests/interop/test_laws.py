@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from fixtures.reader import wait_until
+from fixtures.waiting import wait_until
 from heliograph import limits
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -263,7 +263,8 @@ async def test_a_dependency_that_was_busy_is_followed_later(each_server):
             await bob.join("b", server.token(BOB), table("notes"))
             assert not_followed(server) == 1
         deadline_s = limits.DEPENDENCY_RETRY_S * 3
-        await wait_until(lambda: not_followed(server) == 0, timeout_s=deadline_s)
+        followed = "the dependency to be followed"
+        await wait_until(lambda: not_followed(server) == 0, followed, deadline_s=deadline_s)
         await sql.execute("insert into notes values (1, 1, null, true, 'seen')")
         await bob.until(lambda: bob.changes("b"))
 

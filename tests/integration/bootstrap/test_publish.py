@@ -5,6 +5,7 @@ import asyncio
 import psycopg
 import pytest
 
+from fixtures.waiting import wait_until
 from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.errors import PublicationRefusedError, UnavailableError
 from heliograph.postgres.migrate import migrate
@@ -28,13 +29,12 @@ async def messages_of(connection, slot):
 
 async def wait_until_blocked(connection, pid):
     """Wait until a session waits for a lock; the condition is in the catalog, not in time."""
-    async with asyncio.timeout(10):
-        while True:
-            cursor = await connection.execute("select pg_blocking_pids(%s)", (pid,))
-            (blockers,) = await cursor.fetchone()
-            if blockers:
-                return
-            await asyncio.sleep(0.005)
+
+    async def blockers():
+        cursor = await connection.execute("select pg_blocking_pids(%s)", (pid,))
+        return (await cursor.fetchone())[0]
+
+    await wait_until(blockers, "a lock to be waited for")
 
 
 @pytest.mark.parametrize("identity", list(IdentityChoice))

@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from fixtures.realtime_server import ADAPTERS, SystemClock, wait_until
+from fixtures.realtime_server import ADAPTERS
+from fixtures.waiting import wait_until
 from heliograph import limits
 from heliograph.cli.tail_connection import TailConnection, endpoint_of
 from heliograph.cli.tail_conversation import TailRequest
 from heliograph.errors import AuthorizationError, SubscriptionRefusedError
+from heliograph.server.system_clock import SystemClock
 
 pytestmark = pytest.mark.asyncio
 

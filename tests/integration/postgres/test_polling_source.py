@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fixtures.reader import Database, RecordingSink, make_source, running, slot_name, wait_until
+from fixtures.reader import Database, RecordingSink, make_source, running, slot_name
+from fixtures.waiting import wait_until
 from heliograph import limits
 from heliograph.core.replication.row_change import ChangeKind
 from heliograph.errors import ConfigurationError

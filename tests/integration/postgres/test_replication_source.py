@@ -6,14 +6,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from fixtures.reader import (
-    Database,
-    RecordingSink,
-    make_source,
-    running,
-    slot_name,
-    wait_until,
-)
+from fixtures.reader import Database, RecordingSink, make_source, running, slot_name
+from fixtures.waiting import wait_until
 from heliograph import limits
 from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.core.replication.row_change import ChangeKind, Unknown

@@ -11,7 +11,8 @@ import struct
 import pytest
 from picows import WSListener
 
-from fixtures.realtime_server import PATH, running_server, wait_until
+from fixtures.realtime_server import PATH, running_server
+from fixtures.waiting import wait_until
 from heliograph.core.wire.close_codes import CLOSE_CODES
 from heliograph.limits import HANDSHAKE_BYTES_MAX
 from heliograph.server.connection_registry import ConnectionRegistry

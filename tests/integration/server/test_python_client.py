@@ -3,7 +3,8 @@
 import pytest
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 
-from fixtures.realtime_server import ADAPTERS, wait_until
+from fixtures.realtime_server import ADAPTERS
+from fixtures.waiting import wait_until
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.interop]
 

@@ -18,7 +18,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from fixtures.realtime_server import make_parts, mounted_server, running_server, wait_until
+from fixtures.realtime_server import make_parts, mounted_server, running_server
+from fixtures.waiting import wait_until
 from heliograph.cli.exit_codes import ExitCode
 from heliograph.errors import ConfigurationError
 from heliograph.server.health import ReadinessPart

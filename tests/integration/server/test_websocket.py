@@ -7,7 +7,8 @@ import json
 import pytest
 import websockets
 
-from fixtures.realtime_server import ADAPTERS, PATH, wait_until
+from fixtures.realtime_server import ADAPTERS, PATH
+from fixtures.waiting import wait_until
 from heliograph.core.channels.server_connection import ConnectionLimits
 from heliograph.server.outbound import OutboundLimits
 
