@@ -1,12 +1,11 @@
 """`heliograph tail`'s connection against our own WebSocket server, both adapters."""
 
 import asyncio
-import json
-from contextlib import asynccontextmanager
 
 import pytest
 
 from fixtures.realtime_server import ADAPTERS
+from fixtures.tail_kit import Keys, Seen, running
 from fixtures.waiting import wait_until
 from heliograph import limits
 from heliograph.cli.tail_connection import TailConnection, endpoint_of
@@ -25,28 +24,6 @@ def run_server(request):
     return ADAPTERS[request.param]
 
 
-class Seen:
-    def __init__(self):
-        self.changes, self.notices = [], []
-
-    def show_change(self, content):
-        self.changes.append(json.loads(content))
-
-    def show_notice(self, text):
-        self.notices.append(text)
-
-
-class Keys:
-    def __init__(self, key, *tokens):
-        self._key, self._tokens = key, list(tokens) or [None]
-
-    def api_key(self):
-        return self._key
-
-    def token(self):
-        return self._tokens.pop(0) if len(self._tokens) > 1 else self._tokens[0]
-
-
 def tailing(server, seen, keys, table="orders", **options):
     return TailConnection(
         endpoint=endpoint_of(server.address.url),
@@ -56,14 +33,6 @@ def tailing(server, seen, keys, table="orders", **options):
         clock=SystemClock(),
         **options,
     )
-
-
-@asynccontextmanager
-async def running(connection):
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(connection.run())
-        yield
-        task.cancel()
 
 
 async def test_changes_arrive_as_the_user_of_the_token(run_server):

@@ -4,13 +4,13 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedOK
 
+from fixtures.tail_kit import Keys, Seen, running
 from heliograph import limits
 from heliograph.cli.tail_connection import TailConnection, endpoint_of
 from heliograph.cli.tail_conversation import TailRequest
@@ -22,48 +22,6 @@ from heliograph.errors import (
 )
 
 TOPIC = "realtime:heliograph-tail"
-
-
-@dataclass
-class Seen:
-    """A sink whose content can be waited for."""
-
-    changes: list[dict] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-    _waiting: set = field(default_factory=set)
-
-    def show_change(self, content: bytes) -> None:
-        self.changes.append(json.loads(content))
-        self._wake()
-
-    def show_notice(self, text: str) -> None:
-        self.notices.append(text)
-        self._wake()
-
-    def _wake(self) -> None:
-        for waiting in self._waiting:
-            waiting.set()
-
-    async def wait(self, condition: Callable[[], object]) -> None:
-        event = asyncio.Event()
-        self._waiting.add(event)
-        async with asyncio.timeout(10):
-            while not condition():
-                await event.wait()
-                event.clear()
-        self._waiting.discard(event)
-
-
-class Keys:
-    def __init__(self, *tokens: str | None) -> None:
-        self._tokens = list(tokens)
-
-    def api_key(self) -> str:
-        return "the key"
-
-    def token(self) -> str | None:
-        return self._tokens.pop(0) if len(self._tokens) > 1 else self._tokens[0]
 
 
 class LoopClock:
@@ -119,19 +77,11 @@ def tailing(url: str, seen: Seen, keys: Keys | None = None) -> TailConnection:
     return TailConnection(
         endpoint=endpoint_of(url),
         request=TailRequest("public", "orders"),
-        keys=keys or Keys(None),
+        keys=keys or Keys("the key"),
         sink=seen,
         clock=LoopClock(),
         sleep=no_sleep,
     )
-
-
-@asynccontextmanager
-async def running(connection: TailConnection):
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(connection.run())
-        yield
-        task.cancel()
 
 
 @pytest.mark.asyncio
@@ -230,7 +180,10 @@ async def test_heartbeats_are_sent_and_a_newer_token_before_them(hurried):
         seen.show_notice("enough")
         await socket.wait_closed()
 
-    async with server(handle) as url, running(tailing(url, seen, Keys("first", "second"))):
+    async with (
+        server(handle) as url,
+        running(tailing(url, seen, Keys("the key", "first", "second"))),
+    ):
         await seen.wait(lambda: "enough" in seen.notices)
     assert received[0][4]["access_token"] == "first"
     assert [message[3] for message in received[1:]] == ["access_token", "heartbeat", "heartbeat"]
