@@ -17,15 +17,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from fixtures.postgres import binaries_of, run_test_cluster
+from fixtures.serve_process import serving
 from fixtures.server import JWT_SECRET
 from heliograph.config import Secret, Settings
 from heliograph.core.tokens.minting import mint_legacy_key, mint_token
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration" / "cli"))
 
 from raw_client import RawClient, table
-from serve_process import serving
 
 pytestmark = [
     *(pytest.mark.interop, pytest.mark.postgres, pytest.mark.security, pytest.mark.asyncio),

@@ -11,13 +11,10 @@ import psycopg
 import pytest
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 
+from fixtures.serve_process import serving
 from fixtures.server import JWT_SECRET
 from heliograph.core.tokens.minting import mint_legacy_key, mint_token
 from heliograph.postgres.cluster import free_port
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration" / "cli"))
-
-from serve_process import serving
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 

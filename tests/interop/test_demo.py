@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from fixtures.server import JWT_SECRET, run_server
+from fixtures.server_process import PROGRAM
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
-PROGRAM = str(Path(sys.executable).with_name("heliograph"))
 EXAMPLE = Path(__file__).parents[2] / "examples" / "staff_orders.py"
 CELIA = "celia@alerzal.example.com"
 HER_BRANCH = "11000000-0000-4000-8000-000000001002"

@@ -2,17 +2,12 @@
 
 import signal
 import socket
-import sys
-from pathlib import Path
 
 import pytest
 
+from fixtures.serve_process import environment, spawned
 from heliograph.postgres.postmaster import cluster_processes
 from heliograph.postgres.process_deadline import ProcessDeadline
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from serve_process import environment, spawned
 
 pytestmark = pytest.mark.postgres
 

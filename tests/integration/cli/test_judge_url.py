@@ -2,13 +2,12 @@
 
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from fixtures.server import JWT_SECRET, run_server
+from fixtures.server_process import PROGRAM
 from heliograph.postgres.migrate import migrate
 
 pytestmark = pytest.mark.postgres
@@ -18,7 +17,7 @@ def start(database_url, folder, judge_url):
     """Run `heliograph dev` until it ends; it must end by itself."""
     return subprocess.run(
         [
-            str(Path(sys.executable).with_name("heliograph")),
+            PROGRAM,
             *("dev", "--json", "--no-demo", "--port", "0", "--data-dir", str(folder / "data")),
         ],
         env={

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import psycopg
@@ -13,15 +12,12 @@ import pytest
 import websockets
 
 from fixtures.postgres import binaries_of, run_test_cluster
+from fixtures.serve_process import environment, refused, serving, spawned
 from fixtures.server import JWT_SECRET
 from fixtures.transaction_pooler import transaction_pooler
 from heliograph.core.tokens.minting import mint_legacy_key
 from heliograph.limits import OPEN_FILES_RESERVED
 from heliograph.postgres.process_deadline import ProcessDeadline
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from serve_process import environment, refused, serving, spawned
 
 pytestmark = pytest.mark.postgres
 

@@ -9,7 +9,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import httpx
 import psycopg
@@ -17,15 +16,12 @@ import pytest
 from realtime import AsyncRealtimeClient
 
 from fixtures.pages import code_blocks, commands
+from fixtures.serve_process import environment
 from fixtures.server import JWT_SECRET
 from heliograph.core.tokens.minting import mint_token
 from heliograph.mounting import MountedServer
 from heliograph.postgres.cluster import free_port
 from heliograph.postgres.process_deadline import ProcessDeadline
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
-
-from serve_process import environment
 
 pytestmark = [pytest.mark.postgres, pytest.mark.interop]
 
