@@ -1,19 +1,11 @@
 """A table that a policy reads becomes a partition: its rows then arrive under the root's name."""
 
-import asyncio
-import contextlib
 import json
-import os
-import signal
-import sys
-from pathlib import Path
 
 import psycopg
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from raw_client import RawClient, table
+from fixtures.raw_client import BOB, connected, stopped, table, write_until
 
 pytestmark = [
     pytest.mark.interop,
@@ -21,8 +13,6 @@ pytestmark = [
     pytest.mark.security,
     pytest.mark.asyncio,
 ]
-
-BOB = "00000000-0000-0000-0000-00000000000b"
 
 SCHEMA = """
 create table members_a (kind text, user_id uuid, primary key (kind, user_id));
@@ -43,34 +33,30 @@ ATTACH = (
 async def test_a_policy_s_table_is_followed_on_when_it_becomes_a_partition(any_server):
     server = any_server
     server.sql(SCHEMA)
-    client = await RawClient.connect(server)
-    reading = asyncio.create_task(client.read())
-    async with await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql:
+    async with (
+        connected(server) as client,
+        await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql,
+    ):
         await client.join("bob", server.token(BOB), table("notes"))
         await written_until_seen(sql, client, 1)
         for statement in ATTACH:
             await sql.execute(statement)
         await written_until_seen(sql, client, 1_000)
-        os.kill(server.process.pid, signal.SIGSTOP)
-        try:
+        with stopped(server):
             await sql.execute("insert into notes values (2000, false, 'OLDER')")
             await sql.execute("insert into members values ('a', %s)", (BOB,))
-        finally:
-            os.kill(server.process.pid, signal.SIGCONT)
         await written_until_seen(sql, client, 3_000)
-    await client.socket.close()
-    await reading
-    assert "OLDER" not in json.dumps(client.frames)
-    assert "resync: rights_changed" in [said["message"] for said in client.systems("bob")]
+        assert "OLDER" not in json.dumps(client.frames)
+        assert "resync: rights_changed" in client.errors("bob")
 
 
 async def written_until_seen(sql, client, first_id):
     """Write rows that everybody may see until one of them arrives."""
-    for number in range(first_id, first_id + 400):
+
+    def is_seen():
+        return any(told["record"]["id"] >= first_id for told in client.changes("bob"))
+
+    async def write(number):
         await sql.execute("insert into notes values (%s, true, 'x')", (number,))
-        with contextlib.suppress(TimeoutError):
-            await client.until(
-                lambda: any(told["record"]["id"] >= first_id for told in client.changes("bob")), 0.1
-            )
-            return
-    raise AssertionError("nothing has arrived")
+
+    await write_until(client, is_seen, write, range(first_id, first_id + 400))

@@ -1,13 +1,10 @@
 """A hostile client against `heliograph serve`: nothing leaks into SQL, errors or logs."""
 
-import asyncio
 import base64
 import contextlib
 import json
 import re
-import sys
 import time
-from pathlib import Path
 
 import jwt
 import psycopg
@@ -17,20 +14,16 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from fixtures.postgres import binaries_of, run_test_cluster
+from fixtures.raw_client import BOB, connected_to, table
 from fixtures.serve_process import serving
 from fixtures.server import JWT_SECRET
 from heliograph.config import Secret, Settings
 from heliograph.core.tokens.minting import mint_legacy_key, mint_token
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from raw_client import RawClient, table
-
 pytestmark = [
     *(pytest.mark.interop, pytest.mark.postgres, pytest.mark.security, pytest.mark.asyncio),
 ]
 
-BOB = "00000000-0000-0000-0000-00000000000b"
 ANON_KEY = mint_legacy_key(JWT_SECRET, "anon")
 SERVICE_KEY = mint_legacy_key(JWT_SECRET, "service_role")
 OPAQUE = {
@@ -102,15 +95,8 @@ def attacked(tmp_path_factory):
             yield served, url, cluster.data_dir / "log" / "all.json"
 
 
-@contextlib.asynccontextmanager
-async def connected(served, key=ANON_KEY):
-    client = RawClient(await websockets.connect(served.websocket_url + key, max_queue=None))
-    reading = asyncio.create_task(client.read())
-    try:
-        yield client
-    finally:
-        await client.socket.close()
-        await reading
+def connected(served, key=ANON_KEY):
+    return connected_to(served.websocket_url + key)
 
 
 async def answer(client, topic, access_token, *entries):

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 
+from fixtures.raw_client import ALICE, BOB
 from fixtures.serve_process import serving
 from fixtures.server import JWT_SECRET
 from heliograph.core.tokens.minting import mint_legacy_key, mint_token
@@ -19,8 +20,6 @@ from heliograph.postgres.cluster import free_port
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
 ROOT = Path(__file__).parents[2]
-ALICE = "00000000-0000-0000-0000-00000000000a"
-BOB = "00000000-0000-0000-0000-00000000000b"
 ANON_KEY = mint_legacy_key(JWT_SECRET, "anon")
 SUBSCRIBED = "Subscribed to PostgreSQL"
 ODD = ("a b/ç:*;%'\"", "realtime:twice", "{}[]\\", "*")

@@ -1,19 +1,11 @@
 """Who subscribes to a table without REPLICA IDENTITY FULL is told what that means for deletes."""
 
-import asyncio
-import contextlib
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from raw_client import RawClient, table
+from fixtures.raw_client import BOB, connected, table
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
-BOB = "00000000-0000-0000-0000-00000000000b"
 
 SCHEMA = """
 create table judged (id int primary key, owner uuid);
@@ -25,17 +17,6 @@ create policy own on judged for select to authenticated using (owner = (select a
 create policy own on whole for select to authenticated using (owner = (select auth.uid()));
 alter publication supabase_realtime add table judged, whole;
 """
-
-
-@contextlib.asynccontextmanager
-async def connected(server):
-    client = await RawClient.connect(server)
-    reading = asyncio.create_task(client.read())
-    try:
-        yield client
-    finally:
-        await client.socket.close()
-        await reading
 
 
 @pytest.mark.parametrize(

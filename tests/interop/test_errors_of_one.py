@@ -1,20 +1,12 @@
 """Law 4: what goes wrong for one subscriber changes nothing for another."""
 
-import asyncio
-import contextlib
-import sys
-from pathlib import Path
-
 import psycopg
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from raw_client import RawClient, table
+from fixtures.raw_client import BOB, connected, table
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
-BOB = "00000000-0000-0000-0000-00000000000b"
 ROWS = 300
 
 # The claim `trouble` says what goes wrong while judging for its bearer.
@@ -42,17 +34,6 @@ alter publication supabase_realtime add table numbers;
 """
 
 TROUBLES = ["raise", "divide", "several rows", "write", "become", "endless", "lost", "cancel"]
-
-
-@contextlib.asynccontextmanager
-async def connected(server):
-    client = await RawClient.connect(server)
-    reading = asyncio.create_task(client.read())
-    try:
-        yield client
-    finally:
-        await client.socket.close()
-        await reading
 
 
 async def test_every_error_stays_with_the_subscriber_who_causes_it(server):

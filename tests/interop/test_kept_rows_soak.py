@@ -10,15 +10,11 @@ import asyncio
 import contextlib
 import json
 import random
-import sys
-from pathlib import Path
 
 import psycopg
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from raw_client import RawClient, table
+from fixtures.raw_client import RawClient, connected, table
 
 pytestmark = [pytest.mark.soak, pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
@@ -109,11 +105,8 @@ async def keeping(server):
         clients = []
         for user in USERS:
             sql = await stack.enter_async_context(await connect(server))
-            client = await KeepingClient.connect(server)
+            client = await stack.enter_async_context(connected(server, kind=KeepingClient))
             client.begin(user, sql)
-            reading = asyncio.create_task(client.read())
-            stack.push_async_callback(asyncio.wait_for, reading, 30)
-            stack.push_async_callback(client.socket.close)
             await client.join("k", server.token(user), table("notes"))
             clients.append(client)
         yield clients

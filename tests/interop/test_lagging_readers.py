@@ -1,21 +1,15 @@
 """What a subscriber is told whose connection has no room while tables and rights change."""
 
-import asyncio
 import contextlib
 import json
-import sys
-from pathlib import Path
 
 import psycopg
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from raw_client import RawClient, table
+from fixtures.raw_client import BOB, connected, table
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
-BOB = "00000000-0000-0000-0000-00000000000b"
 
 SCHEMA = """
 create table bulk (id int primary key, filler text, secret text);
@@ -29,17 +23,11 @@ grant select (id, filler) on bulk to authenticated;
 @contextlib.asynccontextmanager
 async def two_readers(server):
     """A client that reads and one that has stopped; both subscribed to the table."""
-    clients = [await RawClient.connect(server) for _ in range(2)]
-    readings = [asyncio.create_task(client.read()) for client in clients]
-    try:
-        for client in clients:
+    async with connected(server) as quick, connected(server) as stalled:
+        for client in (quick, stalled):
             await client.join("b", server.token(BOB), table("bulk"))
-        clients[1].socket.transport.pause_reading()
-        yield clients
-    finally:
-        for client, reading in zip(clients, readings, strict=True):
-            await client.socket.close()
-            await reading
+        stalled.socket.transport.pause_reading()
+        yield quick, stalled
 
 
 async def fill(server, quick):
@@ -107,15 +95,12 @@ async def test_a_large_transaction_is_judged_in_pieces_that_are_in_time(server):
         "create policy p on slow for select to authenticated using (slowly() and id is not null)",
         "alter publication supabase_realtime add table slow",
     )
-    client = await RawClient.connect(server)
-    reading = asyncio.create_task(client.read())
-    await client.join("s", server.token(BOB), table("slow"))
-    # Some two seconds of judging; one statement may take JUDGEMENT_TIMEOUT_S = 1.
-    server.sql("insert into slow select generate_series(1, 1500)")
-    await client.until(lambda: len(client.changes("s")) >= 1_500 or client.errors("s"), 60)
-    assert [change["record"]["id"] for change in client.changes("s")] == list(range(1, 1_501))
-    await client.socket.close()
-    await reading
+    async with connected(server) as client:
+        await client.join("s", server.token(BOB), table("slow"))
+        # Some two seconds of judging; one statement may take JUDGEMENT_TIMEOUT_S = 1.
+        server.sql("insert into slow select generate_series(1, 1500)")
+        await client.until(lambda: len(client.changes("s")) >= 1_500 or client.errors("s"), 60)
+        assert [change["record"]["id"] for change in client.changes("s")] == list(range(1, 1_501))
 
 
 async def test_who_lags_is_judged_for_in_batches_like_who_does_not(server):

@@ -4,19 +4,14 @@ import asyncio
 import contextlib
 import itertools
 import json
-import sys
-from pathlib import Path
 
 import psycopg
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from raw_client import RawClient, table
+from fixtures.raw_client import BOB, connected, table
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
-BOB = "00000000-0000-0000-0000-00000000000b"
 
 SCHEMA = """
 create table bulk (id int primary key, owner uuid, filler text);
@@ -25,17 +20,6 @@ create policy own on bulk for select to authenticated using (owner = (select aut
 alter table bulk replica identity full;
 alter publication supabase_realtime add table bulk;
 """
-
-
-@contextlib.asynccontextmanager
-async def connected(server):
-    client = await RawClient.connect(server)
-    reading = asyncio.create_task(client.read())
-    try:
-        yield client
-    finally:
-        await client.socket.close()
-        await reading
 
 
 async def test_an_oversize_transaction_arrives_judged_and_others_go_on(server):
@@ -82,10 +66,8 @@ async def test_a_stalled_reader_of_a_large_transaction_holds_nobody_up(server, r
     """The others go on without it, and it gets every row once it reads again."""
     server.sql(SCHEMA, "create table chat (id int primary key)")
     server.sql("alter publication supabase_realtime add table chat")
-    async with connected(server) as quick:
+    async with connected(server) as quick, connected(server) as slow:
         await quick.join("q", server.service_role_key, table("chat"), table("bulk"))
-        slow = await RawClient.connect(server)
-        reading = asyncio.create_task(slow.read())
         await slow.join("s", server.token(BOB), table("bulk"))
         await slow.join("t", server.service_role_key, table("bulk"))
         slow.socket.transport.pause_reading()
@@ -107,8 +89,6 @@ async def test_a_stalled_reader_of_a_large_transaction_holds_nobody_up(server, r
             seen = [change["record"]["id"] for change in slow.changes(topic)]
             assert seen == [*range(1, rows + 1), 0]
             assert len(slow.systems(topic)) == 1
-        await slow.socket.close()
-        await reading
 
 
 async def test_a_large_transaction_is_judged_while_many_small_ones_follow(server):
@@ -139,10 +119,8 @@ def last_table(client, topic):
 
 async def test_a_reader_that_stops_reading_loses_nothing_when_it_goes_on(server):
     server.sql(SCHEMA)
-    async with connected(server) as quick:
+    async with connected(server) as quick, connected(server) as slow:
         await quick.join("q", server.token(BOB), table("bulk"))
-        slow = await RawClient.connect(server)
-        reading = asyncio.create_task(slow.read())
         await slow.join("s", server.token(BOB), table("bulk"))
         slow.socket.transport.pause_reading()
         async with await psycopg.AsyncConnection.connect(
@@ -159,8 +137,6 @@ async def test_a_reader_that_stops_reading_loses_nothing_when_it_goes_on(server)
         await slow.until(lambda: len(slow.changes("s")) >= 12_000, 60)
         assert [c["record"]["id"] for c in slow.changes("s")] == list(range(12_000))
         assert server.metrics()["heliograph_catch_ups_total"] >= 1
-        await slow.socket.close()
-        await reading
 
 
 async def test_an_audience_with_slow_policies_does_not_hold_up_the_others(server):

@@ -7,19 +7,15 @@ compared with the table, and the memory of the server with what 100,000 rows too
 import asyncio
 import contextlib
 import json
-import sys
 from pathlib import Path
 
 import psycopg
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from raw_client import RawClient, table
+from fixtures.raw_client import BOB, RawClient, connected, table
 
 pytestmark = [pytest.mark.soak, pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
-BOB = "00000000-0000-0000-0000-00000000000b"
 SMALL, LARGE = 100_000, 1_000_000
 
 SCHEMA = """
@@ -85,14 +81,10 @@ def forget_peak(pid):
 
 @contextlib.asynccontextmanager
 async def subscribed(server, token, *names, kind=CountingClient):
-    client = await kind.connect(server, max_queue=16 if kind is SlowClient else None)
-    reading = asyncio.create_task(client.read())
-    await client.join("t", token, *map(table, names))
-    try:
+    max_queue = 16 if kind is SlowClient else None
+    async with connected(server, kind=kind, max_queue=max_queue) as client:
+        await client.join("t", token, *map(table, names))
         yield client
-    finally:
-        await client.socket.close()
-        await reading
 
 
 async def load(server, rows, *clients):

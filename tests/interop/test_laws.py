@@ -1,30 +1,19 @@
 """The promises, seen from a socket: P1 (order), P2 (nothing that was private), P3 (subscribed)."""
 
-import asyncio
-import contextlib
 import itertools
 import json
-import os
 import random
-import signal
-import sys
 import time
-from pathlib import Path
 
 import psycopg
 import pytest
 
+from fixtures.raw_client import ALICE, BOB, connected, stopped, table, write_until
 from fixtures.waiting import wait_until
 from heliograph import limits
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from raw_client import RawClient, table
-
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
-ALICE = "00000000-0000-0000-0000-00000000000a"
-BOB = "00000000-0000-0000-0000-00000000000b"
 
 SCHEMA = """
 create table members (user_id uuid, org int, primary key (user_id, org));
@@ -43,17 +32,6 @@ alter table notes replica identity full;
 alter table twins replica identity full;
 alter publication supabase_realtime add table notes, twins;
 """
-
-
-@contextlib.asynccontextmanager
-async def connected(server):
-    client = await RawClient.connect(server)
-    reading = asyncio.create_task(client.read())
-    try:
-        yield client
-    finally:
-        await client.socket.close()
-        await reading
 
 
 async def writer(server):
@@ -80,11 +58,8 @@ async def test_a_version_that_was_private_is_never_sent_however_soon_it_became_p
     async with connected(server) as bob, await writer(server) as sql:
         await bob.join("n", server.token(BOB), table("notes"))
         if pace == "lagging reader":
-            os.kill(server.process.pid, signal.SIGSTOP)
-            try:
+            with stopped(server):
                 await publish_private_rows(sql)
-            finally:
-                os.kill(server.process.pid, signal.SIGCONT)
         else:
             await publish_private_rows(sql, random.Random(7) if "random" in pace else None)
         await bob.until(lambda: len(bob.changes("n")) >= 1_000, 60)
@@ -133,13 +108,10 @@ async def test_a_membership_granted_later_does_not_reveal_an_older_version(each_
         await bob.join("m", server.token(BOB), table("notes"))
         await sql.execute("insert into notes values (1, 1, null, true, 'first')")
         await bob.until(lambda: bob.changes("m"))
-        os.kill(server.process.pid, signal.SIGSTOP)
-        try:
+        with stopped(server):
             await sql.execute("insert into notes values (2, 7, null, false, 'OLDER')")
             await sql.execute("update notes set body = 'newer' where id = 2")
             await sql.execute("insert into members values (%s, 7)", (BOB,))
-        finally:
-            os.kill(server.process.pid, signal.SIGCONT)
         await sql.execute("insert into notes values (3, 1, null, true, 'last')")
         await bob.until(
             lambda: any((c.get("record") or {}).get("id") == 3 for c in bob.changes("m"))
@@ -227,14 +199,11 @@ async def test_a_membership_without_a_key_is_believed_for_new_rows_and_not_for_o
         await bob.join("p", server.token(BOB), table("papers"))
         numbers = itertools.count(100)
         await write_until_seen(bob, sql, numbers)
-        os.kill(server.process.pid, signal.SIGSTOP)
-        try:
+        with stopped(server):
             await sql.execute("insert into papers values (30, 7, 'OLDER')")
             await sql.execute("insert into crew values (%s, 7)", (BOB,))
             old_at = time.monotonic() + limits.UNFOLLOWED_JUDGEMENT_AGE_S_MAX * 1.2
             await wait_until(lambda: time.monotonic() > old_at)
-        finally:
-            os.kill(server.process.pid, signal.SIGCONT)
         await write_until_seen(bob, sql, numbers)
         assert "OLDER" not in json.dumps(bob.frames)
         assert set(bob.errors("p")) == {"resync: rights_changed"}
@@ -244,10 +213,13 @@ async def test_a_membership_without_a_key_is_believed_for_new_rows_and_not_for_o
 async def write_until_seen(client, sql, numbers):
     """Write rows until one of them is seen: nearly at once, unless the machine is very busy."""
     first = next(numbers)
-    async with asyncio.timeout(30):
-        while not any(change["record"]["id"] >= first for change in client.changes("p")):
-            await sql.execute("insert into papers values (%s, 1, 'ours')", (next(numbers),))
-            await asyncio.sleep(0)
+    await write_until(
+        client,
+        lambda: any(change["record"]["id"] >= first for change in client.changes("p")),
+        lambda number: sql.execute("insert into papers values (%s, 1, 'ours')", (number,)),
+        itertools.islice(numbers, 3_000),
+        pause_s=0.01,
+    )
 
 
 def not_followed(server):

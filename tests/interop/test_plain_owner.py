@@ -1,21 +1,14 @@
 """A database of a plain owner: `service_role` has no BYPASSRLS and is judged like others."""
 
-import asyncio
-import contextlib
 import json
-import sys
-from pathlib import Path
 
 import psycopg
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from raw_client import RawClient, table, write_until
+from fixtures.raw_client import BOB, connected, table, write_until
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
-BOB = "00000000-0000-0000-0000-00000000000b"
 
 SCHEMA = """
 create table notes (id int primary key, owner uuid, body text);
@@ -28,17 +21,6 @@ create policy most on notes for select to service_role using (body <> 'not even 
 alter table notes replica identity full;
 alter publication supabase_realtime add table notes, plain, closed;
 """
-
-
-@contextlib.asynccontextmanager
-async def connected(server):
-    client = await RawClient.connect(server)
-    reading = asyncio.create_task(client.read())
-    try:
-        yield client
-    finally:
-        await client.socket.close()
-        await reading
 
 
 async def test_service_role_is_judged_by_its_own_policies_over_its_own_login(plain_server):

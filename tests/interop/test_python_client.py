@@ -7,8 +7,7 @@ import psycopg
 import pytest
 from realtime import AsyncRealtimeClient
 
-ALICE = "00000000-0000-0000-0000-00000000000a"
-BOB = "00000000-0000-0000-0000-00000000000b"
+from fixtures.raw_client import ALICE, BOB
 
 NOTES = """
 create table notes (id int primary key, owner uuid, body text);

@@ -4,24 +4,16 @@ On a database with event triggers, and as a plain owner without them (`visibilit
 server is stopped while it should judge, so that every change is judged after the rights changed.
 """
 
-import asyncio
 import contextlib
 import json
-import os
-import signal
-import sys
-from pathlib import Path
 
 import psycopg
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from raw_client import RawClient, table, write_until
+from fixtures.raw_client import BOB, connected, stopped, table, write_until
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
-BOB = "00000000-0000-0000-0000-00000000000b"
 
 # `shown` says whether bob may see a row. `hidden` is a column that he may not SELECT.
 SCHEMA = """
@@ -58,17 +50,6 @@ CHANGES = {
 }
 
 
-@contextlib.asynccontextmanager
-async def connected(server):
-    client = await RawClient.connect(server)
-    reading = asyncio.create_task(client.read())
-    try:
-        yield client
-    finally:
-        await client.socket.close()
-        await reading
-
-
 @contextlib.contextmanager
 def role_of_its_own(server):
     """A role that may see everything; nobody is a member of it."""
@@ -83,15 +64,6 @@ def role_of_its_own(server):
             f"revoke all on notices, notes from {role}",
             f"drop role {role}",
         )
-
-
-@contextlib.contextmanager
-def stopped(server):
-    os.kill(server.process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server.process.pid, signal.SIGCONT)
 
 
 async def written_until_seen(sql, client, name, body):

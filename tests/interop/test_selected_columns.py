@@ -1,26 +1,17 @@
 """`select` lists on a running server, and a role whose name must be quoted, from a claim."""
 
-import asyncio
-import contextlib
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from fixtures.postgres import binaries_of, run_test_cluster
+from fixtures.raw_client import ALICE, BOB, connected, table
 from fixtures.server import run_server
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from raw_client import RawClient, table
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
-ALICE = "00000000-0000-0000-0000-00000000000a"
-BOB = "00000000-0000-0000-0000-00000000000b"
 PUBLISHABLE_KEY = "sb_publishable_for_tests_0123456789"
 
 SCHEMA = """
@@ -64,17 +55,6 @@ def server(staffed):
 
 def token_of(server, subject, role="authenticated"):
     return server.token(subject, app_metadata={"database_role": role})
-
-
-@contextlib.asynccontextmanager
-async def connected(server):
-    client = await RawClient.connect(server)
-    reading = asyncio.create_task(client.read())
-    try:
-        yield client
-    finally:
-        await client.socket.close()
-        await reading
 
 
 def told(client, topic):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.raw_client import ALICE, BOB
+
 ROOT = Path(__file__).parents[2]
-ALICE = "00000000-0000-0000-0000-00000000000a"
-BOB = "00000000-0000-0000-0000-00000000000b"
 
 NOTES = """
 create table notes (id int primary key, owner uuid, body text, price numeric, tags text[]);

@@ -4,19 +4,13 @@ Without FULL the old row is not known: every INSERT and UPDATE whose new version
 leaves are not noticed, and of a DELETE the key goes to everybody or, with `strict`, to nobody.
 """
 
-import asyncio
-import contextlib
 import json
 import random
-import sys
-from pathlib import Path
 
 import psycopg
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "interop"))
-
-from raw_client import RawClient, table
+from fixtures.raw_client import connected, table
 
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
 
@@ -45,17 +39,6 @@ FILTERS = [
     ("org=in.(1,3)", "org in (1, 3)", lambda _key: False),
     ("note=like.p%", "note like 'p%%'", lambda _key: False),
 ]
-
-
-@contextlib.asynccontextmanager
-async def connected(server):
-    client = await RawClient.connect(server)
-    reading = asyncio.create_task(client.read())
-    try:
-        yield client
-    finally:
-        await client.socket.close()
-        await reading
 
 
 async def one_write(rng, sql):

@@ -5,18 +5,14 @@ socket.
 After every round the rows that follow from the frames are compared with SELECT as that user.
 """
 
-import asyncio
+import contextlib
 import json
 import random
-import sys
-from pathlib import Path
 
 import psycopg
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "interop"))
-
-from raw_client import RawClient, table
+from fixtures.raw_client import connected, table
 
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
 
@@ -154,16 +150,26 @@ async def compare_with_select(server, select_url, seed):
     server.sql("alter table marks enable row level security")
     server.sql("create policy p on marks for select to authenticated using (true)")
     server.sql("alter publication supabase_realtime add table marks")
-    clients, views = [], []
-    for user in USERS:
-        client = await RawClient.connect(server)
-        clients.append((client, asyncio.create_task(client.read())))
-        for name in POLICIES:
-            row_filter, condition = rng.choice(FILTERS)
-            wanted = table(name, **({"filter": row_filter} if row_filter else {}))
-            said = await client.join(name, server.token(user), wanted, table("marks"))
-            assert said["message"] == "Subscribed to PostgreSQL", said
-            views.append((View(client, name), user, name, condition))
+    async with contextlib.AsyncExitStack() as stack:
+        clients = {user: await stack.enter_async_context(connected(server)) for user in USERS}
+        views = []
+        for user, client in clients.items():
+            for name in POLICIES:
+                row_filter, condition = rng.choice(FILTERS)
+                wanted = table(name, **({"filter": row_filter} if row_filter else {}))
+                said = await client.join(name, server.token(user), wanted, table("marks"))
+                assert said["message"] == "Subscribed to PostgreSQL", said
+                views.append((View(client, name), user, name, condition))
+        await write_and_compare(server, select_url, rng, views)
+        for client in clients.values():
+            assert not any(
+                "resync" in frame[4].get("message", "")
+                for frame in client.frames
+                if frame[3] == "system"
+            )
+
+
+async def write_and_compare(server, select_url, rng, views):
     async with await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql:
         for mark in range(1, 9):
             for _ in range(12):
@@ -177,12 +183,4 @@ async def compare_with_select(server, select_url, seed):
                     )
                 )
                 expected = await selected(select_url, user, name, condition)
-                assert view.apply() == expected, (seed, mark, user, name, condition)
-    for client, reading in clients:
-        assert not any(
-            "resync" in frame[4].get("message", "")
-            for frame in client.frames
-            if frame[3] == "system"
-        )
-        await client.socket.close()
-        await reading
+                assert view.apply() == expected, (mark, user, name, condition)

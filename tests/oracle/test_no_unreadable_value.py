@@ -5,22 +5,15 @@ random order, and notes after every commit what each user's SELECT shows of ever
 moment. Half of the time the server is stopped, so that it judges long afterwards.
 """
 
-import asyncio
 import contextlib
 import json
-import os
 import random
-import signal
-import sys
 from collections import defaultdict
-from pathlib import Path
 
 import psycopg
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "interop"))
-
-from raw_client import RawClient, table
+from fixtures.raw_client import connected, stopped, table, write_until
 
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
 
@@ -70,17 +63,6 @@ RIGHTS = [
         " public.members where user_id = auth.uid() and org = o); end $$"
     ),
 ]
-
-
-@contextlib.asynccontextmanager
-async def connected(server):
-    client = await RawClient.connect(server)
-    reading = asyncio.create_task(client.read())
-    try:
-        yield client
-    finally:
-        await client.socket.close()
-        await reading
 
 
 class VersionLog:
@@ -156,21 +138,19 @@ async def change_something(rng, sql, log, stamp, role):
 
 async def mark_seen_by_all(sql, client, number):
     """Write marks until every channel has one: whatever came before it was delivered."""
-    for mark in range(number * 1_000, number * 1_000 + 400):
-        await sql.execute("insert into marks values (%s)", (mark,))
-        with contextlib.suppress(TimeoutError):
-            await client.until(
-                lambda: all(
-                    any(
-                        change["table"] == "marks" and change["record"]["id"] >= number * 1_000
-                        for change in client.changes(user)[-50:]
-                    )
-                    for user in USERS
-                ),
-                0.1,
+    await write_until(
+        client,
+        lambda: all(
+            any(
+                change["table"] == "marks" and change["record"]["id"] >= number * 1_000
+                for change in client.changes(user)[-50:]
             )
-            return
-    raise AssertionError("a mark has not arrived")
+            for user in USERS
+        ),
+        lambda mark: sql.execute("insert into marks values (%s)", (mark,)),
+        range(number * 1_000, number * 1_000 + 400),
+        pause_s=0.1,
+    )
 
 
 @contextlib.contextmanager
@@ -198,13 +178,9 @@ async def run(server, superuser_url, seed):
                 await client.join(user, server.token(user), table("notes"), table("marks"))
             log = VersionLog(sql)
             for number in range(1, 11):
-                if number % 2:
-                    os.kill(server.process.pid, signal.SIGSTOP)
-                try:
+                with stopped(server) if number % 2 else contextlib.nullcontext():
                     for stamp in range(number * 100, number * 100 + 25):
                         await change_something(rng, sql, log, stamp, role)
-                finally:
-                    os.kill(server.process.pid, signal.SIGCONT)
                 await mark_seen_by_all(sql, client, number)
     return log, client
 

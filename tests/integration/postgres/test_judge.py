@@ -7,6 +7,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 
+from fixtures.raw_client import ALICE
 from heliograph.errors import JudgementUnavailableError, RoleUnusableError
 from heliograph.postgres.judge import Judge
 from heliograph.postgres.judge_parts import JudgementInParts
@@ -16,7 +17,6 @@ from heliograph.postgres.rights_state import RightsQuestion
 
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
 
-ALICE = "00000000-0000-0000-0000-00000000000a"
 CLAIMS = json.dumps({"sub": ALICE, "role": "authenticated"})
 RIGHTS = RightsQuestion(reads_definitions=True)
 

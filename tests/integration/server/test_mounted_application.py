@@ -16,6 +16,7 @@ import pytest
 from realtime import AsyncRealtimeClient
 
 from fixtures.pages import code_blocks, commands
+from fixtures.raw_client import ALICE
 from fixtures.serve_process import environment
 from fixtures.server import JWT_SECRET
 from heliograph.core.tokens.minting import mint_token
@@ -25,7 +26,6 @@ from heliograph.postgres.process_deadline import ProcessDeadline
 
 pytestmark = [pytest.mark.postgres, pytest.mark.interop]
 
-ALICE = "00000000-0000-0000-0000-00000000000a"
 
 PAGE = "howto/mount-in-an-application.md"
 
