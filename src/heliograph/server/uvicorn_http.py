@@ -26,6 +26,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._is_head_complete = False
         self._is_head_too_large = False
+        self._is_handed_over = False
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -44,7 +45,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         super().data_received(data)
-        if not self._is_head_complete:
+        if self._is_handed_over:
+            # uvicorn drops what stands behind the head in the same piece. A client must wait for
+            # the answer (RFC 6455 §4.1), and what it sent would be missing.
+            if not data.endswith(b"\n"):
+                self.transport.abort()
+        elif not self._is_head_complete:
             if self._head_bytes > HANDSHAKE_BYTES_MAX:
                 self._refuse_head()
             elif self._head_timer is None:
@@ -81,6 +87,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over: this protocol is done with it."""
         self._forget_timer()
+        self._is_handed_over = True
         super().handle_websocket_upgrade()
 
     def _refuse_head(self) -> None:

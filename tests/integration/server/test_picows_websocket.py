@@ -54,12 +54,12 @@ class RawSocket:
         self.send_request(target, method, **changes)
         return await self.response()
 
-    def send_request(self, target=TARGET, method="GET", **changes):
-        """Send a handshake; ``changes`` replace headers, None removes one."""
+    def send_request(self, target=TARGET, method="GET", *, behind=b"", **changes):
+        """Send a handshake and bytes behind it; ``changes`` replace headers, None removes one."""
         named = {name.replace("_", "-"): value for name, value in changes.items()}
         headers = {key: value for key, value in {**FIREFOX, **named}.items() if value is not None}
         lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
-        self.writer.write("\r\n".join([*lines, "", ""]).encode())
+        self.writer.write("\r\n".join([*lines, "", ""]).encode() + behind)
 
     async def response(self):
         """Return status, header text and body."""
@@ -228,6 +228,15 @@ async def test_a_handshake_that_waits_for_keys_is_cut_when_the_server_stops():
         socket.send_request()
         await wait_until(lambda: server.keys.gate._waiters)
         server.stop.request()
+        async with asyncio.timeout(10):
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+                await socket.reader.readexactly(1)
+
+
+async def test_bytes_before_the_answer_end_the_connection():
+    async with running_server() as server, RawConnection(server, upgraded=False) as socket:
+        server.keys.gate = asyncio.Event()
+        socket.send_request(behind=bytes([0x81, 0x80 | len(HEARTBEAT)]) + bytes(4) + HEARTBEAT)
         async with asyncio.timeout(10):
             with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
                 await socket.reader.readexactly(1)
