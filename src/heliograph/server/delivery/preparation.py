@@ -209,6 +209,8 @@ class Preparation:
         for oid in tuple(self._registry.entries()):
             await self._replace(oid, state.insert_lsn)
         self._rights.adopt(state, disputed)
+        # What existed while they were read, and did not before, disputes them again.
+        await self._rights.look_before_reading()
 
     def _has_wildcards(self) -> bool:
         return self.wildcards is not None and self.wildcards.has_wildcards()
@@ -224,6 +226,7 @@ class Preparation:
         the last change that the first one sees; otherwise it is read again. Until that is known
         it holds for nothing.
         """
+        await self._rights.look_before_reading()
         opening, since = await self._position_seeing(transaction)
         for _ in range(limits.CATALOG_READINGS_MAX):
             for oid in oids:

@@ -121,6 +121,17 @@ class RightsWatch:
             if part in wanted:
                 self._known.setdefault(part, _Known(value, state))
 
+    async def look_before_reading(self) -> None:
+        """Compare before rights are read, as `confirm` does afterwards.
+
+        Rights that are read while a membership exists for a moment would be used for good if only
+        states from before and after that moment were compared.
+
+        Raises:
+            UnavailableError: If the database does not answer.
+        """
+        self.compare(await self.look())
+
     def compare(self, state: RightsState) -> bool:
         """Tell whether all rights must be read again, because some part is disputed.
 

@@ -48,6 +48,7 @@ class TableRegistry:
         if known is not None and role in known.rights:
             return known
         await self._rights.watch([oid])
+        await self._rights.look_before_reading()
         async with self._reading, self._admin.connection() as connection:
             known = self._entries.get(oid)
             if known is None:

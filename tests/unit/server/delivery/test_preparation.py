@@ -38,6 +38,8 @@ class Database:
         self.sees_up_to = 0
         self.is_down = False
         self.read = []
+        self.roles = "roles"
+        self.when_read = lambda: None
 
     def _answer(self):
         if self.is_down:
@@ -56,7 +58,7 @@ class Database:
     async def look(self, _question):
         self._answer()
         snapshot = Snapshot(self.sees_up_to, self.sees_up_to, frozenset())
-        return RightsState(snapshot, Lsn(10), 0, "roles", {})
+        return RightsState(snapshot, Lsn(10), 0, self.roles, {})
 
     def entry(self, oid):
         return self.entries().get(oid)
@@ -67,6 +69,7 @@ class Database:
     async def reload(self, oid, _valid_since):
         self._answer()
         self.read.append(oid)
+        self.when_read()
         return self.entry_of_notes
 
     def groups(self, _oid):
@@ -82,7 +85,12 @@ def database():
 
 
 @pytest.fixture
-def preparation(database, monkeypatch):
+def rights(database):
+    return RightsWatch(database.look, reads_definitions=False)
+
+
+@pytest.fixture
+def preparation(database, rights, monkeypatch):
     monkeypatch.setattr(limits, "CATALOG_RETRY_S", 0)
     progress = StreamProgress(request=lambda: None, nudge=None)
     progress.advance(Lsn(MAX_LSN))
@@ -92,7 +100,7 @@ def preparation(database, monkeypatch):
             registry=database,
             dispatcher=database,
             rights_log=RightsLog(),
-            rights=RightsWatch(database.look, reads_definitions=False),
+            rights=rights,
             progress=progress,
             dependencies=database,
             rules=ServingRules(),
@@ -162,3 +170,21 @@ async def test_a_fingerprint_counts_only_once_rights_were_read(preparation, data
     assert database.read == [TABLE.oid]
     await preparation.check()
     assert database.read == [TABLE.oid]
+
+
+async def test_rights_read_while_a_membership_exists_for_a_moment_are_read_again(
+    preparation, database, rights
+):
+    await rights.watch([TABLE.oid])
+    database.roles = "a member"
+    database.sees_up_to = 50
+
+    def end_membership():
+        database.roles = "roles"
+        database.when_read = lambda: None
+
+    database.when_read = end_membership
+    await preparation.prepare(transaction(3), DEFINITIONS, lambda: True)
+    # Once while it existed, and once more because of that.
+    assert database.read == [TABLE.oid] * 2
+    assert not rights.is_disputed
