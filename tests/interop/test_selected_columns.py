@@ -1,7 +1,6 @@
 """`select` lists on a running server, and a role whose name must be quoted, from a claim."""
 
 import json
-from dataclasses import replace
 
 import psycopg
 import pytest
@@ -11,8 +10,6 @@ from fixtures.raw_client import ALICE, BOB, connected, table
 from fixtures.server import run_server
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
-
-PUBLISHABLE_KEY = "sb_publishable_for_tests_0123456789"
 
 SCHEMA = """
 drop table if exists notes;
@@ -38,12 +35,10 @@ def staffed(tmp_path_factory):
         settings = {
             "HELIOGRAPH_ROLES": "anon,authenticated,service_role,branch-staff",
             "HELIOGRAPH_ROLE_CLAIM": "app_metadata.database_role",
-            # The legacy keys have their role in the claim `role`, which does not count here.
-            "HELIOGRAPH_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
         }
         url, folder = cluster.create_database(), tmp_path_factory.mktemp("staffed")
         with run_server(url, folder, **settings) as server:
-            yield replace(server, anon_key=PUBLISHABLE_KEY)
+            yield server
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import random  # noqa: TID251 - the simulator's generator is made here
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -158,11 +159,10 @@ def _keys(settings: Settings) -> dict[str, str]:
     secret = "" if settings.jwt_secret is None else settings.jwt_secret.reveal()
     anon, service = settings.anon_key, settings.service_role_key
     publishable, secret_key = settings.publishable_key, settings.secret_key
+    mint = partial(mint_legacy_key, secret, role_claim=settings.role_claim)
     return {
-        "anon_key": anon.reveal() if anon else mint_legacy_key(secret, "anon"),
-        "service_role_key": service.reveal()
-        if service
-        else mint_legacy_key(secret, "service_role"),
+        "anon_key": anon.reveal() if anon else mint("anon"),
+        "service_role_key": service.reveal() if service else mint("service_role"),
         "publishable_key": publishable.reveal() if publishable else "",
         "secret_key": secret_key.reveal() if secret_key else "",
         "jwt_secret": secret,

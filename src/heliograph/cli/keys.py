@@ -97,8 +97,8 @@ def known_keys(settings: Settings, data_dir: Path) -> dict[str, str]:
     settings = with_folder_keys(settings, read_folder_secrets(data_dir))
     jwt_secret = settings.jwt_secret
     found: dict[str, Secret | None] = {
-        "anon_key": settings.anon_key or _legacy_key(jwt_secret, "anon"),
-        "service_role_key": settings.service_role_key or _legacy_key(jwt_secret, "service_role"),
+        "anon_key": settings.anon_key or _legacy_key(settings, "anon"),
+        "service_role_key": settings.service_role_key or _legacy_key(settings, "service_role"),
         "publishable_key": settings.publishable_key,
         "secret_key": settings.secret_key,
         "jwt_secret": jwt_secret,
@@ -134,7 +134,7 @@ async def mint(request: MintRequest, settings: Settings, data_dir: Path) -> str:
         claims.update((await user_keys(request.person, known, clock)).claims)
     claims.update(request.claims)
     if request.role is not None:
-        claims["role"] = request.role
+        claims["role"] = claims[settings.role_claim] = request.role
     return mint_token(known.jwt_secret.reveal(), claims, now_s=clock.unix_s(), ttl_s=request.ttl_s)
 
 
@@ -146,8 +146,11 @@ def _write_keys(known: Mapping[str, str], terminal: Terminal, *, is_json: bool) 
         terminal.write(f"{name:<17} {key}")
 
 
-def _legacy_key(secret: Secret | None, role: str) -> Secret | None:
-    return Secret(mint_legacy_key(secret.reveal(), role)) if secret is not None else None
+def _legacy_key(settings: Settings, role: str) -> Secret | None:
+    secret = settings.jwt_secret
+    if secret is None:
+        return None
+    return Secret(mint_legacy_key(secret.reveal(), role, role_claim=settings.role_claim))
 
 
 def _parse_claims(text: str | None) -> Mapping[str, object]:

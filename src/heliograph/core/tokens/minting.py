@@ -36,15 +36,20 @@ def mint_token(secret: str, claims: Mapping[str, object], *, now_s: float, ttl_s
     return jwt.encode({**claims, **times}, secret, algorithm="HS256")
 
 
-def mint_legacy_key(secret: str, role: str) -> str:
+def mint_legacy_key(secret: str, role: str, *, role_claim: str = "role") -> str:
     """Make the legacy API key of ``anon`` or ``service_role``; the same secret, the same key.
+
+    Args:
+        secret: At least `JWT_SECRET_BYTES_MIN` bytes.
+        role: The role.
+        role_claim: The claim that names it to the server, beside ``role``.
 
     Raises:
         ConfigurationError: If the secret is too short.
     """
     return mint_token(
         secret,
-        {"iss": "heliograph", "role": role},
+        {"iss": "heliograph", "role": role, role_claim: role},
         now_s=_LEGACY_KEY_ISSUED_UNIX_S,
         ttl_s=_LEGACY_KEY_LIFETIME_S,
     )
