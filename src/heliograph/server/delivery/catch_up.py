@@ -66,13 +66,12 @@ async def _catch_up(reader: RingReader, lane: Lane, channel: SubscribedChannel) 
             channel.resync("fell_behind")
             return
         transactions, end = _next(reader, lane, place)
-        if not transactions and (lane.amid is not None or place > Place(end, END_OF_TRANSACTION)):
-            # Those who are live have a part of what comes next, or are not as far.
-            await asyncio.wait((lane.moved(),))
-            continue
-        if not transactions:
+        if not transactions and _may_be_live(lane, channel, place, end):
             channel.lag = None
             return
+        if not transactions:
+            await asyncio.wait((lane.moved(),))
+            continue
         try:
             await _give(reader, lane, channel, transactions)
         except ROWS_LOST:
@@ -96,6 +95,16 @@ def _next(reader: RingReader, lane: Lane, place: Place) -> tuple[list[Transactio
     found, _ = reader.ring.after(_start(place), oids, _TRANSACTIONS_AT_ONCE)
     end = finished_up_to(lane, reader.last_dispatched())
     return [transaction for transaction in found if transaction.commit_lsn <= end], end
+
+
+def _may_be_live(lane: Lane, channel: SubscribedChannel, place: Place, end: Lsn) -> bool:
+    """Tell whether a channel that has everything up to ``end`` misses nothing of what comes live.
+
+    Not while those who are live have a part of a transaction, are not as far as the channel is, or
+    are given one that was judged without it.
+    """
+    is_as_far = place <= Place(end, END_OF_TRANSACTION)
+    return lane.amid is None and is_as_far and channel.passed_over <= end
 
 
 def finished_up_to(lane: Lane, last_dispatched: Lsn) -> Lsn:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from heliograph import limits
-from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.ports.change_subscriptions import ChangeOutlet
 from heliograph.server.delivery.counters import DeliveryCounters
 
@@ -37,6 +37,8 @@ class SubscribedChannel:
     Attributes:
         owed: Position it began at; None once a change behind it was delivered.
         lag: Last place delivered, while lagging; None otherwise.
+        passed_over: Commit position of the last transaction that its lane did not match or judge
+            for it, because it was not there yet or lagged: it may be live only behind it.
         is_closed: Whether it ended.
         is_catching_up: Whether a task reads from the ring for it.
         take_over: Called by `start` instead of sending what was held, when it replaces another
@@ -54,6 +56,7 @@ class SubscribedChannel:
         "lag",
         "outlet",
         "owed",
+        "passed_over",
         "take_over",
     )
 
@@ -74,6 +77,7 @@ class SubscribedChannel:
         self.outlet = outlet
         self.owed: StreamPosition | None = None
         self.lag: Place | None = None
+        self.passed_over: Lsn = ZERO_LSN
         self.is_closed = False
         self.is_catching_up = False
         self.take_over: Callable[[], None] | None = None

@@ -29,6 +29,7 @@ from heliograph.server.delivery.judging import Judging, Question, VisibilityRule
 from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem
 from heliograph.server.delivery.large_transactions import LargeTransactions, is_large
+from heliograph.server.delivery.positions import StreamPosition
 from heliograph.server.delivery.ring_reading import RingReading, tell_resync
 from heliograph.server.delivery.table_registry import TableRegistry
 from heliograph.server.metrics import Metrics
@@ -127,6 +128,53 @@ class Dispatcher:
             return Place(self._last_dispatched, END_OF_TRANSACTION)
         end = finished_up_to(lane, self._last_dispatched)
         return lane.amid or Place(end, END_OF_TRANSACTION)
+
+    # --- beginning ------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        lane: Lane,
+        channel: SubscribedChannel,
+        position: StreamPosition,
+        owed: Sequence[Transaction],
+    ) -> None:
+        """Put a new channel at its place, without an await since it was filed under its lane.
+
+        Args:
+            lane: Its lane.
+            channel: The channel.
+            position: Where it begins.
+            owed: What the position's snapshot does not see of the past, in commit order. If any of
+                it was dispatched, the channel begins by reading from there.
+        """
+        channel.owed = position
+        channel.catch_up = partial(self.start_catch_up, lane, channel)
+        if owed and owed[0].commit_lsn <= self._last_dispatched:
+            channel.lag = Place(Lsn(owed[0].commit_lsn - 1), END_OF_TRANSACTION)
+            # What waits in the lane was not matched against this channel's bindings.
+            channel.passed_over = self._last_dispatched
+
+    def succeed(
+        self,
+        lane: Lane,
+        channel: SubscribedChannel,
+        old_lane: Lane | None,
+        before: SubscribedChannel,
+    ) -> None:
+        """Have a channel continue where another one ends.
+
+        Until it starts it takes nothing; then it reads from the ring what the other one has not
+        been given.
+        """
+        channel.owed = before.owed
+        channel.lag = Place(self._last_dispatched, END_OF_TRANSACTION)
+        channel.passed_over = self._last_dispatched
+
+        def take_over() -> None:
+            channel.lag = before.lag or self.finished_place(old_lane)
+            self.start_catch_up(lane, channel)
+
+        channel.take_over = take_over
 
     # --- dispatching ----------------------------------------------------------------------------
 

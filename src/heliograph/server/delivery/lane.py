@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from heliograph import limits
 from heliograph.core.matching.filter_parser import FilterTerm
-from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import JudgementUnavailableError, RoleUnusableError, UnavailableError
 from heliograph.postgres.judge import Judgement
@@ -153,6 +153,7 @@ class Lane:
         self.behind = self.amid = None
         for channel in self.channels():
             channel.lag = channel.owed = None
+            channel.passed_over = ZERO_LSN
 
     def push(self, item: LaneItem) -> None:
         """Take work; delivers at once when nobody has to be asked and nothing waits."""

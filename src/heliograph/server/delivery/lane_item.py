@@ -82,13 +82,21 @@ class LaneItem:
         return False
 
     def drop_untaken(self) -> bool:
-        """Drop what only channels that lag would get; false if that is everything."""
+        """Drop what only channels that lag would get, who read it for themselves.
+
+        Returns:
+            False if that is everything.
+        """
         if self.only is None:
-            self.matches = [
-                match
-                for match in self.matches
-                if any(channel.lag is None for channel in match.group.channels)
-            ]
+            kept: list[Match] = []
+            for match in self.matches:
+                channels = match.group.channels
+                if any(channel.lag is None for channel in channels):
+                    kept.append(match)
+                else:
+                    for channel in channels:
+                        channel.passed_over = self.commit_lsn
+            self.matches = kept
         return bool(self.matches)
 
     def channels(self) -> set[SubscribedChannel]:

@@ -179,16 +179,9 @@ class RingReading:
 
     async def _refill_large(self, lane: Lane, transaction: Transaction) -> None:
         """Have all channels of a lane share the reading of a transaction with many rows."""
-        history, patience = lane.history, Patience(self._clock)
+        history = lane.history
         try:
-            async with aclosing(self.items(lane, transaction, None)) as items:
-                async for item in items:
-                    for part in () if item is None else item.parts():
-                        part.is_last = False
-                        await lane.work_live([part])
-                    if lane.history != history or not lane.groups:
-                        break
-                    await patience.wait_room(lane.channels())
+            await self._read_large(lane, transaction)
         except ROWS_LOST as error:
             _log.warning("large_transaction_not_delivered", error=error.code)
             self._tell_lost(lane, transaction)
@@ -196,6 +189,20 @@ class RingReading:
             lane.amid = None
             lane.behind = transaction.commit_lsn
             self._tell_truncated(lane, transaction)
+
+    async def _read_large(self, lane: Lane, transaction: Transaction) -> None:
+        """Give it part by part, as long as the lane has channels and its history goes on."""
+        history, patience = lane.history, Patience(self._clock)
+        async with aclosing(self.items(lane, transaction, None)) as items:
+            async for item in items:
+                for part in () if item is None else item.parts():
+                    if lane.history != history:
+                        return
+                    part.is_last = False
+                    await lane.work_live([part])
+                if lane.history != history or not lane.groups:
+                    return
+                await patience.wait_room(lane.channels())
 
     def _tell_truncated(self, lane: Lane, transaction: Transaction) -> None:
         emptied = {relation.oid for relation in transaction.truncated}

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 
@@ -18,7 +17,6 @@ from heliograph.core.matching.filter_parser import FilterTerm
 from heliograph.core.matching.filters import BoundParameters, bind_parameters
 from heliograph.core.matching.predicates import equality_key
 from heliograph.core.matching.visibility import DeleteVisibility
-from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import (
     JudgementUnavailableError,
@@ -30,7 +28,7 @@ from heliograph.ports.identity import Identity
 from heliograph.postgres.filter_sql import refuse_invalid_terms
 from heliograph.postgres.judge import Judge
 from heliograph.postgres.judge_statement import JudgementStatement, build_statement, is_usable
-from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
+from heliograph.server.delivery.channel import SubscribedChannel
 from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.dispatcher import Dispatcher
 from heliograph.server.delivery.groups import BindingGroup
@@ -299,18 +297,12 @@ class ChangeSubscriptionService:
         position: StreamPosition,
     ) -> None:
         """File the bindings and hand over what is owed of the past; runs without an await."""
-        dispatcher = self._parts.dispatcher
-        channel.owed = position
         self._members[channel] = {}
         lane = self._add_groups(channel, planned, identity)
-        channel.catch_up = partial(dispatcher.start_catch_up, lane, channel)
+        owed = self._parts.unsettled.not_seen_by(position.snapshot)
         oids = {plan.entry.description.oid for plan in planned}
-        for transaction in self._parts.unsettled.not_seen_by(position.snapshot):
-            is_dispatched = transaction.commit_lsn <= dispatcher.last_dispatched()
-            if is_dispatched and oids & _changed_tables(transaction):
-                # It reads on from there, and takes what it is owed.
-                channel.lag = Place(Lsn(transaction.commit_lsn - 1), END_OF_TRANSACTION)
-                break
+        concerned = [transaction for transaction in owed if oids & _changed_tables(transaction)]
+        self._parts.dispatcher.begin(lane, channel, position, concerned)
 
     def _register_successor(
         self,
@@ -319,23 +311,10 @@ class ChangeSubscriptionService:
         planned: Sequence[_Planned],
         identity: Identity,
     ) -> None:
-        """File the bindings of a subscription that continues where another one ends.
-
-        Until it starts it takes nothing; then it reads from the ring what the other one has not
-        been given.
-        """
-        dispatcher = self._parts.dispatcher
-        channel.owed = before.owed
-        channel.lag = Place(dispatcher.last_dispatched(), END_OF_TRANSACTION)
+        """File the bindings of a subscription that continues where another one ends."""
         self._members[channel] = {}
         lane = self._add_groups(channel, planned, identity)
-        old_lane = self._lane_of(before)
-
-        def take_over() -> None:
-            channel.lag = before.lag or dispatcher.finished_place(old_lane)
-            dispatcher.start_catch_up(lane, channel)
-
-        channel.take_over = take_over
+        self._parts.dispatcher.succeed(lane, channel, self._lane_of(before), before)
 
     def _lane_of(self, channel: SubscribedChannel) -> Lane | None:
         groups = self._members.get(channel)
