@@ -206,11 +206,11 @@ class Dispatcher:
 
     def _leave_to_lanes(self, transaction: Transaction) -> None:
         self.counters.row_changes += transaction.row_count
-        audiences = {
+        audiences = dict.fromkeys(
             group.audience
             for relation in transaction.relations
             for group in self.index.groups(relation.oid)
-        }
+        )
         for audience in audiences:
             self.lanes[audience].leave_to_ring(transaction.commit_lsn)
 
