@@ -358,9 +358,8 @@ CLOSE_DEADLINE_S: Final = 2.0
 
 #: Bytes of one token. PostgreSQL settings and headers stay small; JWTs of real issuers are < 4 KB.
 TOKEN_BYTES_MAX: Final = 8 * 1024
-#: Seconds that an issuer's clock may be ahead of ours when `nbf` is checked. `exp` has no leeway, a
-#: channel is cut at that second, but for a join with the connection's key, which was good at the
-#: handshake: it is accepted up to so many seconds after its `exp`, and then lasts as long.
+#: Seconds that an issuer's clock may be ahead of ours when `nbf` is checked. `exp` has no leeway: a
+#: token is refused from that second on, and a channel is cut then.
 TOKEN_LEEWAY_S: Final = 5.0
 #: Seconds between two checks of a channel's token, as in Supabase Realtime.
 TOKEN_CHECK_INTERVAL_S: Final = 300.0

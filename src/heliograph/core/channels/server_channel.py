@@ -49,8 +49,8 @@ from heliograph.core.channels.results import (
 from heliograph.core.tokens.refusals import expired, join_text
 from heliograph.core.wire.json_codec import encode_text
 from heliograph.core.wire.messages import Message, SerializerVersion
-from heliograph.errors import RemoteProtocolError
-from heliograph.limits import SUBSCRIBE_RETRY_S, TOKEN_CHECK_INTERVAL_S, TOKEN_LEEWAY_S
+from heliograph.errors import RemoteProtocolError, TokenError
+from heliograph.limits import SUBSCRIBE_RETRY_S, TOKEN_CHECK_INTERVAL_S
 
 _PRIVATE_TEXT = (
     "PrivateChannelsUnavailable: private channels are not available in this version of the server, "
@@ -160,11 +160,7 @@ class ServerChannel:
             return self._refuse_join(_PRIVATE_TEXT)
         if self._token is not None:
             return [self._verify(self._token)]
-        expires_unix_s = self._opening.identity.expires_unix_s
-        if expires_unix_s is not None and expires_unix_s + TOKEN_LEEWAY_S <= now.unix_s:
-            ago_s = int(now.unix_s - expires_unix_s)
-            return self._refuse_join(join_text(expired(ago_s)))
-        return self._join_as(self._opening.identity, now)
+        return self._speak_for(self._opening.identity, now)
 
     def receive_result(self, result: Result, now: Instant) -> list[Effect]:
         """Take what the shell found out; a result that nobody waits for changes nothing."""
@@ -192,7 +188,7 @@ class ServerChannel:
             case TokenVerified(identity=identity):
                 return self._speak_for(identity, now)
             case TokenRefused(error=error):
-                return self.close_with_error(join_text(error) if is_joining else str(error))
+                return self._close_over_token(error)
             case TokenUnverifiable(text=text) if is_joining or self._is_refresh:
                 return self.close_with_error(f"UnableToVerifyToken: {text}")
             case TokenUnverifiable():
@@ -203,7 +199,9 @@ class ServerChannel:
                 assert_never(unreachable)
 
     def _speak_for(self, identity: Bearer, now: Instant) -> list[Effect]:
-        """Use the bearer just verified for what the verification was asked for."""
+        """Use a verified bearer for what it was shown for, unless its time is over by now."""
+        if identity.expires_unix_s is not None and identity.expires_unix_s <= now.unix_s:
+            return self._close_over_token(expired(int(now.unix_s - identity.expires_unix_s)))
         if self.state is ChannelState.VERIFYING:
             return self._join_as(identity, now)
         if self._is_refresh:
@@ -300,7 +298,7 @@ class ServerChannel:
         """Expire the token, check it again, or try again to subscribe."""
         if self._expires_s is not None and now.monotonic_s >= self._expires_s:
             ago_s = int(now.monotonic_s - self._expires_s)
-            return self.close_with_error(str(expired(ago_s)))
+            return self._close_over_token(expired(ago_s))
         effects: list[Effect] = []
         if self._check_s is not None and now.monotonic_s >= self._check_s:
             self._check_s = now.monotonic_s + TOKEN_CHECK_INTERVAL_S
@@ -311,6 +309,11 @@ class ServerChannel:
         return effects
 
     # --- Inside ----------------------------------------------------------------------------
+
+    def _close_over_token(self, error: TokenError) -> list[Effect]:
+        """End the channel over its token; joins are told the code, too (protocol §4.4, §5)."""
+        is_joined = self.state is ChannelState.JOINED
+        return self.close_with_error(str(error) if is_joined else join_text(error))
 
     def _own_token(self, token: str | None) -> str | None:
         """Return None where the token is the connection's key itself."""
@@ -364,13 +367,11 @@ class ServerChannel:
         self._set_deadlines(identity, now)
 
     def _set_deadlines(self, identity: Bearer, now: Instant) -> None:
-        """Plan expiry and the next check; a token accepted past its time gets the leeway."""
+        """Plan expiry and the next check."""
         self._check_s = now.monotonic_s + TOKEN_CHECK_INTERVAL_S
-        if identity.expires_unix_s is None:
-            self._expires_s = None
-            return
-        left_s = identity.expires_unix_s - now.unix_s
-        self._expires_s = now.monotonic_s + (left_s if left_s > 0 else TOKEN_LEEWAY_S)
+        self._expires_s = None
+        if identity.expires_unix_s is not None:
+            self._expires_s = now.monotonic_s + identity.expires_unix_s - now.unix_s
 
     def _answer_join(self) -> list[Effect]:
         """Reply ok with the change entries and their ids, once."""

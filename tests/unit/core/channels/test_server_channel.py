@@ -199,12 +199,38 @@ def test_a_connection_key_that_expired_meanwhile_refuses_the_join():
     assert reasons(driver.join()) == ["InvalidJWTToken: Token has expired 10 seconds ago"]
 
 
-def test_a_key_just_past_its_time_gets_the_leeway_and_no_more():
+@pytest.mark.parametrize("late_s", [0.0, 0.4, 1.2, 4.9])
+def test_a_connection_key_gets_no_leeway_at_a_join(late_s):
     driver = Driver(bearer=identity(None, "anon", expires_s=10))
-    driver.now_s = 12
-    assert reasons(driver.join()) == []
-    effects = driver.advance(5.5)
+    driver.now_s = 10 + late_s
+    effects = driver.join(changes=[ORDERS])
+    assert reasons(effects) == [f"InvalidJWTToken: Token has expired {int(late_s)} seconds ago"]
+    assert of(fx.Subscribe, effects) == []
+
+
+def test_a_connection_key_that_runs_out_cuts_its_channels_within_a_second():
+    driver, channel_id = joined(Driver(bearer=identity(None, "service_role", expires_s=3)))
+    assert driver.advance(2.9) == []
+    effects = driver.advance(1.0)
+    assert [event for event, _ in payloads(effects)] == ["system", "phx_close"]
+    assert of(fx.EndChannel, effects) == [fx.EndChannel(channel_id)]
+
+
+def test_a_token_that_ran_out_while_it_was_verified_refuses_the_join():
+    driver = Driver()
+    (verify,) = of(fx.VerifyToken, driver.join(token="jwt", changes=[ORDERS]))
+    driver.now_s = 5
+    verified = rs.TokenVerified(verify.attempt, identity(expires_s=4))
+    effects = driver.report(verify.channel_id, verified)
+    assert reasons(effects) == ["InvalidJWTToken: Token has expired 1 seconds ago"]
+
+
+def test_a_token_that_ran_out_while_it_was_verified_ends_the_channel():
+    driver, _ = joined()
+    effects = refresh(driver, "jwt", identity(expires_s=0))
     assert payloads(effects)[0][1]["message"] == "Token has expired 0 seconds ago"
+    assert payloads(effects)[1][0] == "phx_close"
+    assert of(fx.Subscribe, effects) == []
 
 
 def test_a_service_key_in_a_browser_is_refused_at_join_and_refresh():
@@ -433,7 +459,7 @@ def test_a_token_expires_within_a_second_of_its_time():
 def test_a_token_that_expires_while_joining_refuses_the_join():
     driver = Driver(bearer=identity(None, "anon", expires_s=2))
     driver.join(changes=[ORDERS])
-    assert reasons(driver.advance(3)) == ["Token has expired 0 seconds ago"]
+    assert reasons(driver.advance(3)) == ["InvalidJWTToken: Token has expired 0 seconds ago"]
 
 
 def test_every_token_is_checked_again_within_300_seconds():
