@@ -1,10 +1,13 @@
 """What a channel has to know about the holder of a token."""
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 #: The role whose keys belong on servers only (S8).
 SERVICE_ROLE: Final = "service_role"
+
+#: The roles of API keys; without a subject they stand for nobody in particular.
+_KEY_ROLES: Final = frozenset({"anon", SERVICE_ROLE})
 
 
 class Bearer(Protocol):
@@ -32,6 +35,36 @@ class Bearer(Protocol):
     def expires_unix_s(self) -> float | None:
         """The ``exp`` claim; None for keys that do not expire."""
         ...
+
+
+class User(NamedTuple):
+    """Whom a channel belongs to: one subject in one role."""
+
+    role: str
+    subject: str | None
+
+
+def user_of(bearer: Bearer) -> User | None:
+    """Return who a bearer is; None for an API key."""
+    is_key = bearer.subject is None and bearer.role in _KEY_ROLES
+    return None if is_key else User(bearer.role, bearer.subject)
+
+
+def may_follow(candidate: Bearer, current: Bearer, user: User | None) -> bool:
+    """Tell whether a channel may go on as ``candidate`` (S4: no widening of subject or role).
+
+    Anonymous may become a user, and be anonymous again; a user never becomes another one, the same
+    subject in another role included. Nobody becomes service_role who is not.
+
+    Args:
+        candidate: Who the new token stands for.
+        current: Who the channel speaks for now.
+        user: The user that it has ever spoken for; None if there was none yet.
+    """
+    if candidate.role == SERVICE_ROLE and current.role != SERVICE_ROLE:
+        return False
+    named = user_of(candidate)
+    return named is None or user is None or named == user
 
 
 def is_older(candidate: Bearer, current: Bearer) -> bool:

@@ -14,15 +14,17 @@ Invariants:
 - A verification or a subscription reports under the number it was started with; only the latest
   counts, so results that cross with a new token or a leave change nothing.
 - A user's channel never becomes another user's: anonymous → user A → anonymous → user A is fine,
-  user A → user B closes, whatever lies between.
+  user A → user B closes, whatever lies between; so does the same subject in another role, and
+  service_role for who is not (`bearer.may_follow`). It is the channel that is bound, not the
+  socket: each join shows a token of its own.
 """
 
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from heliograph.core.channels import replies
-from heliograph.core.channels.bearer import SERVICE_ROLE, Bearer, is_older
+from heliograph.core.channels.bearer import SERVICE_ROLE, Bearer, is_older, may_follow, user_of
 from heliograph.core.channels.effects import (
     Effect,
     EndChannel,
@@ -52,12 +54,15 @@ from heliograph.core.wire.messages import Message, SerializerVersion
 from heliograph.errors import RemoteProtocolError, TokenError
 from heliograph.limits import SUBSCRIBE_RETRY_S, TOKEN_CHECK_INTERVAL_S
 
+if TYPE_CHECKING:
+    from heliograph.core.channels.bearer import User
+
 _PRIVATE_TEXT = (
     "PrivateChannelsUnavailable: private channels are not available in this version of the server, "
     "join with private: false"
 )
 _SERVICE_ROLE_TEXT = "Unauthorized: the service_role key must not be used from a browser"
-_OTHER_USER_TEXT = "The new token belongs to another user, join again"
+_OTHER_USER_TEXT = "The new token belongs to another user or role, join again"
 
 
 class ChannelState(Enum):
@@ -90,7 +95,6 @@ class ServerChannel:
     """A joined or joining channel."""
 
     __slots__ = (
-        "_bound_subject",
         "_check_s",
         "_config",
         "_expires_s",
@@ -101,6 +105,7 @@ class ServerChannel:
         "_retry_s",
         "_subscribe_attempt",
         "_token",
+        "_user",
         "_verified_token",
         "_verify_attempt",
         "_verify_pending",
@@ -126,7 +131,7 @@ class ServerChannel:
         self._config = config
         self._opening = opening
         self._identity: Bearer = opening.identity
-        self._bound_subject: str | None = None
+        self._user: User | None = None
         self._token = self._own_token(config.token)
         self._verified_token = self._token
         self._is_refresh = False
@@ -349,7 +354,7 @@ class ServerChannel:
         """Continue under a new token: subscribe anew, the old one delivers until then."""
         if identity.role == SERVICE_ROLE and self._opening.is_browser:
             return self.close_with_error(_SERVICE_ROLE_TEXT)
-        if identity.subject is not None and self._bound_subject not in {None, identity.subject}:
+        if not may_follow(identity, self._identity, self._user):
             return self.close_with_error(_OTHER_USER_TEXT)
         if is_older(identity, self._identity):
             return []
@@ -362,8 +367,7 @@ class ServerChannel:
         """Speak for this bearer from now on."""
         self._identity = identity
         self._token = self._verified_token
-        if identity.subject is not None:
-            self._bound_subject = identity.subject
+        self._user = self._user or user_of(identity)
         self._set_deadlines(identity, now)
 
     def _set_deadlines(self, identity: Bearer, now: Instant) -> None:

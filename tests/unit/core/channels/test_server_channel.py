@@ -2,6 +2,7 @@ import tracemalloc
 
 import pytest
 from channel_kit import ANON, V1, Driver, frames, identity, of, payloads, reasons
+from hypothesis import given, strategies as st
 
 from heliograph.core.channels import effects as fx, results as rs
 from heliograph.core.tokens.refusals import expired, malformed, signature_invalid
@@ -368,6 +369,69 @@ def test_anonymous_may_become_a_user_and_back_but_never_another_user():
     effects = refresh(driver, "bob-1", identity("bob"))
     assert "another user" in payloads(effects)[0][1]["message"]
     assert payloads(effects)[1][0] == "phx_close"
+
+
+SERVICE = identity(None, "service_role")
+
+
+@pytest.mark.parametrize(
+    "wider",
+    [identity("ada", "service_role"), identity("ada", "staff"), identity(None, "staff"), SERVICE],
+)
+@pytest.mark.parametrize("is_anonymous_between", [False, True])
+def test_a_user_never_gets_another_role_on_the_same_channel(wider, is_anonymous_between):
+    driver, channel_id = joined(token="jwt", holder=identity("ada"))
+    if is_anonymous_between:
+        refresh(driver, "api-key", ANON)
+    effects = refresh(driver, "wider", wider)
+    assert "another user or role" in payloads(effects)[0][1]["message"]
+    assert payloads(effects)[1][0] == "phx_close"
+    assert of(fx.EndChannel, effects) == [fx.EndChannel(channel_id)]
+    assert of(fx.Subscribe, effects) == []
+
+
+def test_anonymous_never_becomes_the_service_role():
+    driver, _ = joined()
+    assert payloads(refresh(driver, "service", SERVICE))[1][0] == "phx_close"
+
+
+def test_a_servers_key_may_become_a_user_but_not_the_service_role_again():
+    driver, _ = joined(Driver(bearer=SERVICE))
+    assert of(fx.Subscribe, refresh(driver, "ada", identity("ada")))
+    assert payloads(refresh(driver, "api-key", SERVICE))[1][0] == "phx_close"
+
+
+def test_each_channel_of_a_socket_is_bound_by_its_own_token():
+    driver, _ = joined(token="ada", holder=identity("ada"))
+    (verify,) = of(fx.VerifyToken, driver.join("realtime:other", token="bob", changes=[ORDERS]))
+    effects = driver.report(verify.channel_id, rs.TokenVerified(verify.attempt, identity("bob")))
+    assert of(fx.Subscribe, effects)
+
+
+HOLDERS = st.tuples(
+    st.sampled_from([None, "ada", "bob"]),
+    st.sampled_from(["anon", "authenticated", "staff", "service_role"]),
+)
+
+
+@given(HOLDERS, st.lists(HOLDERS, max_size=8))
+def test_a_channel_speaks_for_one_user_in_one_role_whatever_tokens_come(first, others):
+    driver, _ = joined(token="jwt", holder=identity(*first))
+    spoken_for = [first]
+    for number, holder in enumerate(others):
+        if driver.machine.statistics().channels == 0:
+            break
+        effects = refresh(driver, f"jwt-{number}", identity(*holder, iat=number))
+        if of(fx.Subscribe, effects):
+            spoken_for.append(holder)
+        else:
+            # Refused is who is somebody else, or wider; never who was here before.
+            assert holder != spoken_for[-1]
+            assert [event for event, _ in payloads(effects)] == ["system", "phx_close"]
+    users = {one for one in spoken_for if one not in {(None, "anon"), (None, "service_role")}}
+    assert len(users) <= 1
+    are_service = [role == "service_role" for _, role in spoken_for]
+    assert are_service == sorted(are_service, reverse=True)
 
 
 def test_an_older_token_of_the_same_user_changes_nothing():
