@@ -25,7 +25,12 @@ whether the same call may succeed later without anybody changing anything. Messa
 expected and what was found; they never hold secrets or row values.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
+
+#: Kinds of refused change subscriptions: the entry breaks the protocol's grammar; it names no table
+#: that the role is served; the table or PostgreSQL does not accept column, operator or value; the
+#: role of the token can not be assumed.
+RefusalReason: TypeAlias = Literal["malformed", "not_enabled", "not_accepted", "role_not_usable"]
 
 _classes_by_code: dict[str, type["HeliographError"]] = {}
 
@@ -189,10 +194,19 @@ class RoleUnusableError(ConfigurationError):
 
 
 class SubscriptionRefusedError(HeliographError):
-    """A change subscription can not be served; the message is the text that the client gets."""
+    """A change subscription can not be served; the message is the text that the client gets.
+
+    Attributes:
+        reason: What kind of refusal, for metrics.
+    """
 
     code = "subscription_refused"
     remedy = "Correct the subscription: table, columns, filter, publication or privileges."
+
+    def __init__(self, message: str, *, reason: RefusalReason = "malformed") -> None:
+        """Keep the text and the kind."""
+        super().__init__(message)
+        self.reason: RefusalReason = reason
 
 
 class StorageError(HeliographError):

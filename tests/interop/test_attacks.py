@@ -209,6 +209,34 @@ async def test_a_table_that_one_may_read_is_refused_with_what_is_wrong(attacked)
         assert "the table can not be streamed: it has no primary key" in told
 
 
+async def test_every_refused_subscription_is_counted_by_its_kind(attacked):
+    served, _, _ = attacked
+    refused = {
+        "not_enabled": [table("absent"), table("ungranted"), table("no", schema="pg_catalog")],
+        "malformed": [
+            *(table("notes", filter="id=wrong.1"), table("notes", select="id"), {}),
+            table("*", select=["id"]),
+        ],
+        "not_accepted": [
+            *(table("notes", filter=f"{name}=eq.1") for name in ("salary", "absent")),
+            *(table("notes", filter="id=eq.x"), table("keyless")),
+            *(table("notes", filter=f"body=match.{bad}") for bad in ("(", "[")),
+            table("notes", filter="price=eq.1e999999"),
+        ],
+    }
+
+    def counted(reason):
+        name = f'heliograph_subscriptions_refused_total{{reason="{reason}"}}'
+        return served.metrics().get(name, 0)
+
+    async with connected(served) as client:
+        for reason, entries in refused.items():
+            before = counted(reason)
+            for place, entry in enumerate(entries):
+                await answer(client, f"{reason} {place}", token(), entry)
+            assert counted(reason) - before == len(entries)
+
+
 def forged():
     """Return tokens that must not be accepted, by what is wrong with them."""
     now = int(time.time())

@@ -222,7 +222,7 @@ class ChannelDelivery:
                     **replaced,
                 )
         except SubscriptionRefusedError as error:
-            return SubscriptionRefused(request.attempt, str(error))
+            return SubscriptionRefused(request.attempt, str(error), error.reason)
         except UnavailableError as error:
             return SubscriptionUnavailable(request.attempt, str(error))
         except TimeoutError:

@@ -306,6 +306,8 @@ class Connection:
                 metrics.ignored_messages.labels(label).inc()
             case Observation.JOIN:
                 metrics.joins.labels(label).inc()
+            case Observation.SUBSCRIPTION_REFUSED:
+                metrics.subscriptions_refused.labels(label).inc()
             case Observation.LIMITED:
                 metrics.limited.labels(label).inc()
             case _ as unreachable:

@@ -91,6 +91,12 @@ class Metrics:
         )
         self.handshakes = self._counter("handshakes", "Handshakes, by HTTP status.", "status")
         self.joins = self._counter("joins", "Joins answered: ok or the error's code.", "result")
+        self.subscriptions_refused = self._counter(
+            "subscriptions_refused",
+            "Joins and refreshes whose change entries are not served: malformed, not_enabled (no"
+            " such table for this role), not_accepted (column, operator, value), role_not_usable.",
+            "reason",
+        )
         self.closes = self._counter("closes", "Sockets closed.", "code", "reason")
         self.client_messages = self._counter("client_messages", "Messages of clients.", "event")
         self.malformed_messages = self._counter(

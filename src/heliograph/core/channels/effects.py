@@ -92,6 +92,7 @@ class Observation(StrEnum):
     MALFORMED = "malformed"
     IGNORED = "ignored"
     JOIN = "join"
+    SUBSCRIPTION_REFUSED = "subscription_refused"
     LIMITED = "limited"
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from heliograph.core.channels.bearer import Bearer
-from heliograph.errors import TokenError
+from heliograph.errors import RefusalReason, TokenError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,17 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionRefused:
-    """The subscription of `Subscribe` can not be served; repeating does not help."""
+    """The subscription of `Subscribe` can not be served; repeating does not help.
+
+    Attributes:
+        attempt: From the effect.
+        text: What the client is told.
+        reason: What kind of refusal, for metrics.
+    """
 
     attempt: int
     text: str
+    reason: RefusalReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,8 +229,10 @@ class ServerChannel:
             case Subscribed():
                 started = self._postgres_system("ok", replies.SUBSCRIBED_TEXT)
                 return [*answer, started, StartDelivery(self.id)]
-            case SubscriptionRefused(text=text):
-                return [*answer, StopDelivery(self.id), self._postgres_system("error", text)]
+            case SubscriptionRefused(text=text, reason=reason):
+                refused = Observed(Observation.SUBSCRIPTION_REFUSED, reason)
+                told = self._postgres_system("error", text)
+                return [*answer, StopDelivery(self.id), told, refused]
             case SubscriptionUnavailable(text=text):
                 self._retry_s = now.monotonic_s + SUBSCRIBE_RETRY_S
                 advice = f"{text}; the server tries again in {SUBSCRIBE_RETRY_S:.0f} seconds"

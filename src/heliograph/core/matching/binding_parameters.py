@@ -13,7 +13,7 @@ from typing import Final, cast
 from heliograph import limits
 from heliograph.core.matching.filter_parser import FilterTerm, is_storable, parse_filter
 from heliograph.core.matching.inspected import inspected, shortened
-from heliograph.errors import SubscriptionRefusedError
+from heliograph.errors import RefusalReason, SubscriptionRefusedError
 
 #: Matches every schema or table, or every event.
 WILDCARD: Final = "*"
@@ -80,7 +80,8 @@ def not_enabled(parameters: BindingParameters) -> SubscriptionRefusedError:
     """Return the refusal for names that stand for no published table."""
     return _refusal(
         "Unable to subscribe to changes with given parameters. Please check Realtime is enabled "
-        f"for the given connect parameters: [{described(parameters)}]"
+        f"for the given connect parameters: [{described(parameters)}]",
+        "not_enabled",
     )
 
 
@@ -95,7 +96,8 @@ def raised(parameters: BindingParameters, exception: str) -> SubscriptionRefused
     return _refusal(
         "Unable to subscribe to changes with given parameters. An exception happened so please "
         f"check your connect parameters: [{described(parameters)}]. "
-        f"Exception: {shortened(exception)}"
+        f"Exception: {shortened(exception)}",
+        "not_accepted",
     )
 
 
@@ -176,6 +178,6 @@ def _no_parameters(raw: Mapping[str, object]) -> SubscriptionRefusedError:
     )
 
 
-def _refusal(text: str) -> SubscriptionRefusedError:
+def _refusal(text: str, reason: RefusalReason) -> SubscriptionRefusedError:
     # The text goes out as UTF-8, which has no unpaired surrogates.
-    return SubscriptionRefusedError(text.encode(errors="replace").decode())
+    return SubscriptionRefusedError(text.encode(errors="replace").decode(), reason=reason)

@@ -262,7 +262,7 @@ class ChangeSubscriptionService:
                         raise not_enabled(plan.bound.parameters)
         except RoleUnusableError as cause:
             message = f"Unable to subscribe to changes: role {identity.role} can not be assumed"
-            raise SubscriptionRefusedError(message) from cause
+            raise SubscriptionRefusedError(message, reason="role_not_usable") from cause
 
     def _notes(self, planned: Sequence[_Planned], role: str) -> list[str]:
         """Say once for each table what deletes will look like, where policies decide."""

@@ -122,7 +122,9 @@ def test_serializer_1_answers_with_a_ref_and_a_null_ref_on_system():
 def test_a_refused_subscription_leaves_the_join_ok_and_the_channel_open():
     driver = Driver()
     (subscribe,) = of(fx.Subscribe, driver.join(changes=[ORDERS]))
-    effects = driver.report(1, rs.SubscriptionRefused(subscribe.attempt, "no such table"))
+    refused = rs.SubscriptionRefused(subscribe.attempt, "no such table", "not_enabled")
+    effects = driver.report(1, refused)
+    assert fx.Observed(fx.Observation.SUBSCRIPTION_REFUSED, "not_enabled") in effects
     (reply, system) = payloads(effects)
     assert reply[1]["status"] == "ok"
     assert system[1]["status"] == "error"
@@ -348,7 +350,9 @@ def test_a_new_token_on_a_channel_without_entries_says_nothing():
 def test_a_refused_subscription_under_a_new_token_stops_the_old_one():
     driver, channel_id = joined()
     (subscribe,) = of(fx.Subscribe, refresh(driver, "jwt-2", identity()))
-    effects = driver.report(channel_id, rs.SubscriptionRefused(subscribe.attempt, "no"))
+    effects = driver.report(
+        channel_id, rs.SubscriptionRefused(subscribe.attempt, "no", "malformed")
+    )
     assert of(fx.StopDelivery, effects)
 
 

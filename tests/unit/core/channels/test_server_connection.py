@@ -384,7 +384,7 @@ def answer(driver, request, how, holder):
     else:
         result = [
             rs.Subscribed(request.attempt),
-            rs.SubscriptionRefused(request.attempt, "no"),
+            rs.SubscriptionRefused(request.attempt, "no", "malformed"),
             rs.SubscriptionUnavailable(request.attempt, "away"),
             rs.Subscribed(request.attempt - 1),
         ][how]
