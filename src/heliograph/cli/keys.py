@@ -129,7 +129,7 @@ async def mint(request: MintRequest, settings: Settings, data_dir: Path) -> str:
             "folder of `heliograph dev` with --data-dir"
         )
         raise ConfigurationError(message)
-    claims: dict[str, object] = {}
+    claims: dict[str, object] = {**known.required_claims}
     if request.person is not None:
         claims.update((await user_keys(request.person, known, clock)).claims)
     claims.update(request.claims)

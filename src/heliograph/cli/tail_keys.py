@@ -7,7 +7,7 @@ runs and never printed.
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -40,6 +40,7 @@ class TailSecrets:
         api_key: A key that opens connections without being anybody.
         service_key: A key of the service role.
         role_claim: The claim that names the database role.
+        required_claims: Claims that the server wants in every token.
     """
 
     jwt_secret: Secret | None
@@ -47,10 +48,11 @@ class TailSecrets:
     api_key: Secret | None
     service_key: Secret | None
     role_claim: str = "role"
+    required_claims: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def claims_of_role(self, role: str) -> dict[str, object]:
         """Return the claims that make a token one of this role."""
-        return {"role": role, self.role_claim: role}
+        return {**self.required_claims, "role": role, self.role_claim: role}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def read_secrets(settings: Settings, data_dir: Path) -> TailSecrets:
         settings.publishable_key or settings.anon_key or filled.publishable_key,
         settings.service_role_key or filled.secret_key,
         settings.role_claim,
+        settings.jwt_claim_validators or {},
     )
 
 

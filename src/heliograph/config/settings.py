@@ -21,6 +21,7 @@ from heliograph.config.values import (
     choice_parser,
     integer_parser,
     member_parser,
+    parse_claims,
     parse_hmac_secret,
     parse_host,
     parse_key_set,
@@ -230,6 +231,16 @@ class Settings:
             parse=parse_names,
         ),
     ] = ("anon", "authenticated", "service_role")
+    jwt_claim_validators: Annotated[
+        Mapping[str, object] | None,
+        Setting(
+            variable="HELIOGRAPH_JWT_CLAIM_VALIDATORS",
+            meaning='Claims that every token must have with exactly these values: `{"aud": "shop"}`'
+            " refuses what the same issuer signed for another audience. API keys that are JWTs must"
+            " have them, too.",
+            parse=parse_claims,
+        ),
+    ] = None
     publication: Annotated[
         str | None,
         Setting(

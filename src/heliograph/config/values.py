@@ -15,6 +15,8 @@ import msgspec
 
 from heliograph import limits
 from heliograph.config.secret import Secret
+from heliograph.core.tokens.bounded_json import decode_object
+from heliograph.errors import TokenError
 
 #: PostgreSQL cuts longer names (NAMEDATALEN - 1).
 _NAME_BYTES_MAX: Final = 63
@@ -187,6 +189,18 @@ def parse_names(text: str) -> tuple[str, ...]:
         expected = "expected at least one name"
         raise ValueError(expected)
     return found
+
+
+def parse_claims(text: str) -> dict[str, object]:
+    """Return claims and the values that they must have: a JSON object with at least one."""
+    expected = 'expected a JSON object such as {"aud": "shop"} with at least one claim'
+    try:
+        claims = decode_object(text.encode(errors="replace"))
+    except TokenError as error:
+        raise ValueError(expected) from error
+    if not claims:
+        raise ValueError(expected)
+    return claims
 
 
 def parse_slot_name(text: str) -> str:

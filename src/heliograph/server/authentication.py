@@ -24,7 +24,10 @@ def make_keys(settings: Settings, clock: Clock) -> Keys:
             log_read_keys(len(read.keys), read.left_out, source="HELIOGRAPH_JWKS")
         keys = keys.with_keys(read.keys)
     verifier = TokenVerifier(
-        keys, role_claim=settings.role_claim, allowed_roles=frozenset(settings.roles)
+        keys,
+        role_claim=settings.role_claim,
+        allowed_roles=frozenset(settings.roles),
+        required_claims=settings.jwt_claim_validators or {},
     )
     roles = {
         settings.publishable_key: "anon",

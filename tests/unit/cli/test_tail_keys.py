@@ -165,6 +165,18 @@ async def test_the_role_stands_in_the_configured_claim_too():
 
 
 @pytest.mark.asyncio
+async def test_a_minted_token_has_the_claims_that_the_server_requires(tmp_path):
+    known = read(
+        tmp_path,
+        HELIOGRAPH_JWT_SECRET=SECRET,
+        HELIOGRAPH_JWT_CLAIM_VALIDATORS='{"aud": "shop", "iss": "https://issuer.example"}',
+    )
+    for keys in (await user_keys(USER, known, FixedClock()), service_keys(known, FixedClock())):
+        claims = claims_of(keys.token())
+        assert (claims["aud"], claims["iss"]) == ("shop", "https://issuer.example")
+
+
+@pytest.mark.asyncio
 async def test_a_database_that_is_not_there_is_unavailable_and_its_password_is_not_repeated():
     url = Secret("postgresql://me:hidden-word@127.0.0.1:1/shop?connect_timeout=2")
     known = secrets(jwt_secret=Secret(SECRET), database_url=url)

@@ -70,6 +70,7 @@ def test_every_setting_can_be_set():
         "HELIOGRAPH_PORT": "9000",
         "HELIOGRAPH_ROLE_CLAIM": "db_role",
         "HELIOGRAPH_ROLES": "anon,staff",
+        "HELIOGRAPH_JWT_CLAIM_VALIDATORS": '{"aud": "shop"}',
         "HELIOGRAPH_PUBLICATION": "mine",
         "HELIOGRAPH_SLOT": "mine",
         "HELIOGRAPH_ATTACH": "always",
@@ -104,6 +105,7 @@ def test_everything_wrong_is_named_in_one_error():
             "HELIOGRAPH_PORT": "eighty",
             "HELIOGRAPH_JWT_SECRET": "short",
             "HELIOGRAPH_READER": "fast",
+            "HELIOGRAPH_JWT_CLAIM_VALIDATORS": "aud=shop",
             "HELIOGRAPH_RING_BYTES_MAX": "-1",
             "SUPABASE_URL": "nowhere",
         },
@@ -114,11 +116,12 @@ def test_everything_wrong_is_named_in_one_error():
         "HELIOGRAPH_PORT",
         "HELIOGRAPH_JWT_SECRET",
         "HELIOGRAPH_READER",
+        "HELIOGRAPH_JWT_CLAIM_VALIDATORS",
         "HELIOGRAPH_RING_BYTES_MAX",
         "SUPABASE_URL",
     ):
         assert shown.count(f"  {variable}:") == 1, variable
-    assert shown.startswith("7 settings are")
+    assert shown.startswith("8 settings are")
     assert "found 'eighty'" in shown
 
 

@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
 from structlog.testing import capture_logs
 
 from heliograph.config import Settings
 from heliograph.config.secret import Secret
+from heliograph.core.tokens.minting import mint_token
+from heliograph.errors import TokenError
 from heliograph.server.authentication import make_keys
 from heliograph.server.system_clock import SystemClock
 
@@ -34,3 +37,22 @@ def test_keys_of_the_settings_that_are_all_good_are_not_worth_a_line():
     with capture_logs() as lines:
         make_keys(settings, SystemClock())
     assert lines == []
+
+
+@pytest.mark.security
+def test_tokens_of_the_same_issuer_for_another_audience_are_refused():
+    secret = "a secret of at least thirty-two bytes, truly"
+    environ = {
+        "HELIOGRAPH_JWT_SECRET": secret,
+        "HELIOGRAPH_JWT_CLAIM_VALIDATORS": '{"iss": "https://issuer.example", "aud": "shop"}',
+    }
+    keys = make_keys(Settings.from_environ(environ), SystemClock())
+
+    def token(**claims):
+        claims = {"role": "authenticated", "sub": "ada", "iss": "https://issuer.example", **claims}
+        return mint_token(secret, claims, now_s=SystemClock().unix_s(), ttl_s=60)
+
+    assert keys.verify(token(aud="shop")).subject == "ada"
+    for other in ({}, {"aud": "bank"}, {"aud": ["shop"]}, {"aud": "shop", "iss": "x"}):
+        with pytest.raises(TokenError, match=r"Claim `(aud|iss)`"):
+            keys.verify(token(**other))

@@ -6,6 +6,7 @@ claim checks accept a string ``exp`` (measured with 2.15.1).
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -108,7 +109,7 @@ class TokenVerifier:
         if role not in self.allowed_roles:
             raise claim_not_accepted(self.role_claim)
         for name, value in self.required_claims.items():
-            if claims.get(name) != value:
+            if name not in claims or _canonical(claims[name]) != _canonical(value):
                 raise claim_not_accepted(name)
         subject = claims.get("sub")
         return VerifiedToken(
@@ -141,6 +142,11 @@ class TokenVerifier:
         if not isinstance(value, str) or not value or "exp" not in claims:
             raise claims_missing()
         return value
+
+
+def _canonical(value: object) -> str:
+    """Return one text for one JSON value: for Python 1, 1.0 and True are equal."""
+    return json.dumps(value, sort_keys=True)
 
 
 def _member(value: object, name: str) -> object:

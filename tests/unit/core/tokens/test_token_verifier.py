@@ -457,6 +457,16 @@ def test_required_claims_must_be_equal(verifier):
         assert "Claim `iss`" in refusal(strict, signed(claims))
 
 
+def test_required_claims_are_compared_as_json(verifier):
+    wanted = {"level": 1, "is_staff": True, "plan": None, "org": {"id": 7, "parts": ["a", "b"]}}
+    strict = TokenVerifier(verifier.keys, required_claims=wanted)
+    good = {**CLAIMS, **wanted}
+    assert strict.verify(signed({**good, "org": {"parts": ["a", "b"], "id": 7}}), now_s=NOW)
+    without_plan = {name: value for name, value in good.items() if name != "plan"}
+    for claims in ({**good, "level": True}, {**good, "is_staff": 1}, without_plan):
+        assert "Claim `" in refusal(strict, signed(claims))
+
+
 @pytest.mark.parametrize("subject", ["a-non-uuid|google", "", "6f1d"])
 def test_the_subject_need_not_be_a_uuid(verifier, subject):
     token = verifier.verify(signed({**CLAIMS, "sub": subject}), now_s=NOW)
