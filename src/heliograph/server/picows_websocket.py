@@ -9,6 +9,9 @@ never reach picows.
 
 The constructor of picows' protocol is not public: positional, fifteen arguments. The version is
 pinned, and a test fails when it changes (`docs/decisions/0003-websocket-server.md`).
+
+What picows finds wrong with a frame it would tell the client in the words of its exception. It
+tells its log first, and there we close the socket ourselves, after which it says nothing more.
 """
 
 import asyncio
@@ -141,7 +144,8 @@ class PicowsGate(asyncio.Protocol):
         listener = PicowsListener(
             open_connection, on_lost=self._registry.lost, message_bytes_max=self._message_bytes_max
         )
-        protocol = make_protocol(listener, self._message_bytes_max)
+        log = PicowsLog(listener.receive_parser_fault)
+        protocol = make_protocol(listener, self._message_bytes_max, log)
         protocol.connection_made(transport)
         # What is above the low mark stays with us, where it can be dropped.
         bytes_low = self._registry.outbound_limits.bytes_low
@@ -218,6 +222,7 @@ class PicowsListener(WSListener):
         self._open_connection = open_connection
         self._on_lost = on_lost
         self._assembler = MessageAssembler(message_bytes_max)
+        self._message_bytes_max = message_bytes_max
         self._socket: PicowsTransport | None = None
         self._connection: Connection | None = None
 
@@ -253,6 +258,16 @@ class PicowsListener(WSListener):
             said = None if handshake is None else handshake.recv or handshake.sent
             code = close_codes.ABNORMAL.number if said is None else cast("int", said.code)
             self._on_lost(self._connection, code)
+
+    def receive_parser_fault(self, code: int) -> None:
+        """Close over a frame that picows will not take, before picows does.
+
+        Args:
+            code: What picows is about to close with.
+        """
+        if self._connection is not None:
+            message = _parser_fault(code, self._message_bytes_max)
+            self._connection.receive_fault(FrameError(message, close_code=code))
 
     def pause_writing(self) -> None:
         """Say that the transport is full."""
@@ -293,6 +308,14 @@ class PicowsLog:
 
     name = "picows"
 
+    def __init__(self, on_parser_fault: Callable[[int], None]) -> None:
+        """Begin.
+
+        Args:
+            on_parser_fault: Told the close code for a frame that breaks the rules.
+        """
+        self._on_parser_fault = on_parser_fault
+
     def isEnabledFor(self, _level: int) -> bool:  # noqa: N802 (name of the standard library)
         """Say no, so that nothing is formatted."""
         return False
@@ -301,18 +324,27 @@ class PicowsLog:
         """Log an error of one of our callbacks, with its traceback."""
         _log.error("callback_failed", where=message, exc_info=True)
 
+    def error(self, _message: str, *values: object) -> None:
+        """Take the arguments of the parser's exception, a close code and a text; drop the rest."""
+        match values:
+            case ((int() as code, str()),):
+                self._on_parser_fault(code)
+            case _:
+                pass
+
     def _drop(self, *_values: object) -> None:
         """Drop what clients can provoke: counted elsewhere."""
 
-    debug = info = warning = error = log = _drop
+    debug = info = warning = log = _drop
 
 
-def make_protocol(listener: WSListener, frame_bytes_max: int) -> Any:
+def make_protocol(listener: WSListener, frame_bytes_max: int, log: PicowsLog) -> Any:
     """Make the protocol of one accepted socket.
 
     Args:
         listener: Gets its events.
         frame_bytes_max: Bytes of one frame; a larger one is answered with 1009.
+        log: Told of faults before the client is.
     """
 
     def factory(_request: WSUpgradeRequest) -> WSListener:
@@ -321,7 +353,7 @@ def make_protocol(listener: WSListener, frame_bytes_max: int) -> Any:
     return cast("Any", picows).WSProtocol(
         *(None, None, False),  # host and port, path, is the client's side
         factory,
-        PicowsLog(),
+        log,
         True,  # noqa: FBT003 - disconnect when a callback raises (positional by picows)
         None,  # handshake timeout: the request is there already
         *(False, 0, 0),  # automatic ping, its idle and its reply timeout: clients beat
@@ -346,6 +378,15 @@ def _parse_request(data: bytes) -> tuple[str, str, HandshakeRequest]:
             target.partition("?")[2], [(name.lower(), value.strip()) for name, _, value in headers]
         ),
     )
+
+
+def _parser_fault(code: int, message_bytes_max: int) -> str:
+    """Return our words for a fault that picows found."""
+    if code == close_codes.MESSAGE_TOO_BIG.number:
+        return f"a message may have at most {message_bytes_max} bytes"
+    if code == close_codes.INVALID_TEXT.number:
+        return "a close reason is not UTF-8"
+    return "a frame breaks RFC 6455"
 
 
 def _close_answer(frame: WSFrame) -> int:

@@ -106,11 +106,17 @@ class RawSocket:
 
     async def close_code(self):
         """Skip to the close frame; return its code, then see the end of the stream."""
+        return (await self.closed())[0]
+
+    async def closed(self):
+        """Skip to the close frame; return its code and text, then see the end of the stream."""
         while (frame := await self.frame())[0] != 8:
             pass
-        async with asyncio.timeout(15):
-            await self.reader.read()
-        return int.from_bytes(frame[1][:2], "big")
+        # A client that is still sending when the server hangs up is reset.
+        with contextlib.suppress(ConnectionResetError):
+            async with asyncio.timeout(15):
+                await self.reader.read()
+        return int.from_bytes(frame[1][:2], "big"), frame[1][2:].decode()
 
 
 class RawConnection:
@@ -264,7 +270,11 @@ async def test_a_frame_that_breaks_the_rules_closes_with_its_code(frames, code):
     async with running_server() as server, RawConnection(server) as socket:
         for opcode, payload, options in frames:
             socket.send_frame(opcode, payload, **options)
-        assert await socket.close_code() == code
+        closed_with, reason = await socket.closed()
+        assert closed_with == code
+        # Our words, none of the library's exceptions.
+        assert reason.startswith(("a message may ", "a text message ", "a reserved bit ", "a fra"))
+        assert not any(word in reason for word in ("Received", "exceed", "0x"))
         await wait_until(lambda: server.metric("connections") == 0)
         name = next(each.name for each in CLOSE_CODES if each.number == code)
         assert server.metric("closes_total", code=str(code), reason=name) == 1
@@ -300,7 +310,13 @@ async def test_the_clients_close_is_answered_with_its_code():
 async def test_a_close_code_that_is_not_allowed_is_answered_as_a_protocol_error(payload):
     async with running_server() as server, RawConnection(server) as socket:
         socket.send_frame(8, payload)
-        assert await socket.close_code() == 1002
+        assert await socket.closed() in {(1002, ""), (1002, "a frame breaks RFC 6455")}
+
+
+async def test_a_close_reason_that_is_not_utf8_is_answered_in_our_words():
+    async with running_server() as server, RawConnection(server) as socket:
+        socket.send_frame(8, (1000).to_bytes(2, "big") + b"\xff")
+        assert await socket.closed() == (1007, "a close reason is not UTF-8")
 
 
 async def test_a_reason_that_is_too_long_is_cut_at_a_character(monkeypatch):
@@ -451,7 +467,7 @@ async def test_picows_still_has_the_constructor_that_we_rely_on():
     import picows
 
     assert picows.__version__ == "2.3.1"
-    protocol = make_protocol(WSListener(), 1_000)
+    protocol = make_protocol(WSListener(), 1_000, PicowsLog(lambda _code: None))
     assert isinstance(protocol, asyncio.BufferedProtocol)
     for name in ("connection_made", "get_buffer", "buffer_updated", "connection_lost"):
         assert callable(getattr(protocol, name))
@@ -467,7 +483,11 @@ class NeverShown:
 
 
 async def test_picows_is_given_a_log_that_formats_nothing():
-    log = PicowsLog()
+    faults = []
+    log = PicowsLog(faults.append)
     assert not log.isEnabledFor(50)
     for name in ("debug", "info", "warning", "error", "log"):
         getattr(log, name)("text %s", NeverShown())
+    assert faults == []
+    log.error("WS parser error: %s, initiate disconnect", (1009, "some text"))
+    assert faults == [1009]
