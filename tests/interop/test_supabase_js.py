@@ -5,10 +5,13 @@ import contextlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fixtures.raw_client import ALICE, BOB
+from fixtures.realtime_server import running_server
+from heliograph.core.channels.replies import SUBSCRIBED_TEXT
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,3 +112,23 @@ async def test_supabase_js_filters_by_what_only_postgresql_can_judge(server):
         await alice.until(lambda told: sum("change" in one for one in told) >= 2)
         told = [(kind, new["id"], new["body"]) for kind, new, _ in alice.changes()]
         assert told == [("INSERT", 2, "banana"), ("UPDATE", 1, "blueberry")]
+
+
+def statuses(told):
+    return [one["status"] for one in told if "status" in one and "system" not in one]
+
+
+@pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])
+async def test_supabase_js_joins_again_after_a_fault_of_ours_and_not_after_a_close(vsn):
+    async with running_server() as server:
+        served = SimpleNamespace(url=server.address.url, anon_key="anon")
+        async with browsing(served, "user:ada", vsn=vsn) as ada:
+            server.subscriptions.made[-1].outlet.close_failed("internal_error: a bug")
+            await ada.until(
+                lambda told: [one.get("system") for one in told].count(SUBSCRIBED_TEXT) == 2
+            )
+            assert statuses(ada.told) == ["SUBSCRIBED", "CHANNEL_ERROR", "SUBSCRIBED"]
+            server.subscriptions.made[-1].send({"id": 7}, "INSERT")
+            await ada.until(lambda told: any("change" in one for one in told))
+            server.subscriptions.made[-1].outlet.close_hopeless("policy_too_slow: no")
+            await ada.until(lambda told: statuses(told)[-1] == "CLOSED")

@@ -56,6 +56,10 @@ class ChangeOutlet(Protocol):
         """Close the channel with a ``system`` error that says why it can not be served."""
         ...
 
+    def close_failed(self, message: str) -> None:
+        """Close the channel over a fault of ours, so that its client joins again by itself."""
+        ...
+
 
 class ChangeSubscription(Protocol):
     """A live subscription of one channel."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from heliograph.core.channels.effects import Subscribe, VerifyToken
 from heliograph.core.channels.results import (
+    Failed,
     Hopeless,
     Result,
     Subscribed,
@@ -173,8 +174,12 @@ class ChannelDelivery:
         await self._parts.outbound.wait_room()
 
     def close_hopeless(self, message: str) -> None:
-        """Close the channel with a ``system`` error."""
+        """Close the channel for good; see the port."""
         self._parts.owner.report(self._channel_id, Hopeless(message))
+
+    def close_failed(self, message: str) -> None:
+        """Close the channel so that its client joins again; see the port."""
+        self._parts.owner.report(self._channel_id, Failed(message))
 
     # --- Tasks -----------------------------------------------------------------------------
 

@@ -92,6 +92,18 @@ async def test_it_joins_again_by_itself_after_an_error_and_misses_nothing_afterw
         await wait_until(lambda: watcher.changes)
 
 
+async def test_it_joins_again_by_itself_after_a_fault_of_ours(run_server):
+    async with run_server() as server, Watcher(server) as watcher:
+        await watcher.subscribe()
+        await wait_until(lambda: server.subscriptions.made[0].is_started)
+        server.subscriptions.made[0].outlet.close_failed("internal_error: a bug")
+        await wait_until(lambda: watcher.states[-1][0] == RealtimeSubscribeStates.SUBSCRIBED)
+        await wait_until(lambda: len(server.subscriptions.made) == 2)
+        await wait_until(lambda: server.subscriptions.made[1].is_started)
+        server.subscriptions.made[1].send({"id": 9})
+        await wait_until(lambda: watcher.changes)
+
+
 async def test_it_leaves_and_joins_again(run_server):
     async with run_server() as server, Watcher(server) as watcher:
         channel = await watcher.subscribe()

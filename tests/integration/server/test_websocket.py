@@ -238,6 +238,16 @@ async def test_a_hopeless_channel_is_closed_and_its_socket_stays(run_server):
         await client.joined(ref="2")
 
 
+async def test_a_channel_that_we_failed_ends_in_an_error_and_its_socket_stays(run_server):
+    async with run_server() as server, Connected(server) as client:
+        await client.joined()
+        server.subscriptions.made[0].outlet.close_failed("internal_error: a bug")
+        assert (await client.receive())[4]["message"] == "internal_error: a bug"
+        assert (await client.receive())[3] == "phx_error"
+        assert server.subscriptions.made[0].is_closed
+        await client.joined(ref="2")
+
+
 async def test_a_bug_in_subscribing_ends_that_connection_only(run_server):
     async with run_server() as server, Connected(server) as other, Connected(server) as client:
         await other.joined()

@@ -33,6 +33,11 @@ def phx_close(topic: str, join_ref: str | None) -> Message:
     return Message(join_ref, join_ref, topic, "phx_close", {})
 
 
+def phx_error(topic: str, join_ref: str | None, reason: str) -> Message:
+    """Say that a channel broke off: the official clients join again by themselves, with backoff."""
+    return Message(join_ref, join_ref, topic, "phx_error", {"reason": reason})
+
+
 def system(topic: str, join_ref: str | None, *, extension: str, status: str, text: str) -> Message:
     """Tell a channel something; all four keys, or Python drops the message."""
     payload = {

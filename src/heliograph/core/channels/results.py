@@ -67,7 +67,14 @@ class SubscriptionUnavailable:
 
 @dataclass(frozen=True, slots=True)
 class Hopeless:
-    """Delivery to the channel has to end; the text says why."""
+    """Delivery to the channel has to end, and joining again would not help; the text says why."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Delivery to the channel broke off, a fault of ours; joining again may help."""
 
     text: str
 
@@ -80,4 +87,5 @@ Result = (
     | SubscriptionRefused
     | SubscriptionUnavailable
     | Hopeless
+    | Failed
 )

@@ -10,7 +10,8 @@ Invariants:
 
 - A join is answered once, and ``ok`` only after subscribing came to an end (promise P3).
 - ``phx_close`` is the last frame of a channel that was told ``ok`` or left; a refused join has
-  none.
+  none. ``phx_error`` stands in its place where it was our fault or one that passes: clients join
+  again by themselves after it, and never after ``phx_close``.
 - A verification or a subscription reports under the number it was started with; only the latest
   counts, so results that cross with a new token or a leave change nothing.
 - A user's channel never becomes another user's: anonymous → user A → anonymous → user A is fine,
@@ -39,6 +40,7 @@ from heliograph.core.channels.effects import (
 from heliograph.core.channels.instant import Instant
 from heliograph.core.channels.join_config import JoinConfig, read_token_refresh
 from heliograph.core.channels.results import (
+    Failed,
     Hopeless,
     Result,
     Subscribed,
@@ -178,6 +180,8 @@ class ServerChannel:
                 return self._receive_subscription_result(result, now)
             case Hopeless():
                 return self.close_with_error(result.text)
+            case Failed():
+                return self._break_off("postgres_changes", result.text)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -195,7 +199,7 @@ class ServerChannel:
             case TokenRefused(error=error):
                 return self._close_over_token(error)
             case TokenUnverifiable(text=text) if is_joining or self._is_refresh:
-                return self.close_with_error(f"UnableToVerifyToken: {text}")
+                return self._break_off("system", f"UnableToVerifyToken: {text}")
             case TokenUnverifiable():
                 # A repeated check of a token that was fine: its expiry holds, ask again soon.
                 self._check_s = now.monotonic_s + SUBSCRIBE_RETRY_S
@@ -371,6 +375,16 @@ class ServerChannel:
         self._token = self._verified_token
         self._user = self._user or user_of(identity)
         self._set_deadlines(identity, now)
+
+    def _break_off(self, extension: str, text: str) -> list[Effect]:
+        """End the channel so that its client joins again; a join not yet answered is refused."""
+        if self.state is not ChannelState.JOINED:
+            return self._refuse_join(text)
+        return [
+            self._end(),
+            self._system(extension, "error", text),
+            self._send(replies.phx_error(self.topic, self.join_ref, text)),
+        ]
 
     def _set_deadlines(self, identity: Bearer, now: Instant) -> None:
         """Plan expiry and the next check."""

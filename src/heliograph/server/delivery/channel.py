@@ -143,5 +143,5 @@ class SubscribedChannel:
 def close_failed(channels: Iterable[SubscribedChannel]) -> None:
     """Close channels that a bug has met: what they miss can not be told."""
     for channel in channels:
-        channel.outlet.close_hopeless("internal_error: changes can not be delivered")
+        channel.outlet.close_failed("internal_error: changes can not be delivered")
         channel.close()

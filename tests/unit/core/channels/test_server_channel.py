@@ -476,12 +476,13 @@ def test_a_refresh_of_the_wrong_type_closes_the_channel(payload):
     assert payloads(effects)[0][1]["message"] == "The token provided is not a valid JWT"
 
 
-def test_a_refresh_whose_keys_are_away_closes_the_channel():
+def test_a_refresh_whose_keys_are_away_ends_in_an_error_after_which_clients_join_again():
     driver, _ = joined()
     effects = driver.send("1", "2", "realtime:room", "access_token", {"access_token": "new"})
     (verify,) = of(fx.VerifyToken, effects)
     effects = driver.report(1, rs.TokenUnverifiable(verify.attempt, "away"))
-    assert payloads(effects)[1][0] == "phx_close"
+    assert payloads(effects)[0][1]["message"] == "UnableToVerifyToken: away"
+    assert payloads(effects)[1][0] == "phx_error"
 
 
 def test_a_token_pushed_before_the_join_is_answered_is_the_one_that_counts():
@@ -575,6 +576,36 @@ def test_a_hopeless_channel_is_closed_with_its_text():
     effects = driver.report(channel_id, rs.Hopeless("judgement keeps timing out"))
     assert [event for event, _ in payloads(effects)] == ["system", "phx_close"]
     assert payloads(effects)[0][1]["message"] == "judgement keeps timing out"
+
+
+def test_a_channel_that_we_failed_ends_in_an_error_after_which_clients_join_again():
+    driver, channel_id = joined()
+    effects = driver.report(channel_id, rs.Failed("internal_error: a bug"))
+    assert frames(effects) == [
+        [
+            "1",
+            None,
+            "realtime:room",
+            "system",
+            {
+                "channel": "room",
+                "extension": "postgres_changes",
+                "message": "internal_error: a bug",
+                "status": "error",
+            },
+        ],
+        ["1", "1", "realtime:room", "phx_error", {"reason": "internal_error: a bug"}],
+    ]
+    assert of(fx.EndChannel, effects) == [fx.EndChannel(channel_id)]
+    assert of(fx.Subscribe, driver.join(ref="2", changes=[ORDERS]))
+
+
+def test_a_join_that_we_failed_is_refused():
+    driver = Driver()
+    (subscribe,) = of(fx.Subscribe, driver.join(changes=[ORDERS]))
+    effects = driver.report(subscribe.channel_id, rs.Failed("internal_error: a bug"))
+    assert reasons(effects) == ["internal_error: a bug"]
+    assert [event for event, _ in payloads(effects)] == ["phx_reply"]
 
 
 def test_a_closed_channel_hears_nothing():

@@ -55,7 +55,7 @@ class Outlet:
     def send_system(self, *, status, message):
         self.told.append(f"{status} {message}")
 
-    def close_hopeless(self, message):
+    def close_failed(self, message):
         self.told.append(message.partition(":")[0])
 
 
