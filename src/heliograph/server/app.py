@@ -77,6 +77,8 @@ def build_registry(parts: ServerParts) -> ConnectionRegistry:
                 ticks=TickFlush(frames.release),
                 watch=SlowConsumerWatch(parts.outbound_limits.write_deadline_s),
                 traffic=parts.metrics.traffic,
+                commit_to_write=parts.metrics.commit_to_write,
+                clock=parts.clock,
                 limits=parts.outbound_limits,
             ),
             frames=frames,

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from heliograph.server.commit_to_write import CommitToWrite
 from heliograph.server.outbound import Traffic
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -48,7 +49,9 @@ class Metrics:
         """Make every family on a fresh registry."""
         self.registry = CollectorRegistry()
         self.traffic = Traffic()
+        self.commit_to_write = CommitToWrite(_SECONDS_LONG)
         self.registry.register(_TrafficCollector(self.traffic))
+        self.registry.register(self.commit_to_write)
         # Replication and change log.
         self.replication_lag_bytes = self._gauge(
             "replication_lag_bytes", "WAL bytes between the database's position and the reader's."
@@ -74,11 +77,6 @@ class Metrics:
         )
         self.judgement_seconds = self._histogram(
             "judgement_seconds", "Time of one judging statement.", _SECONDS_LONG
-        )
-        self.commit_to_write_seconds = self._histogram(
-            "commit_to_write_seconds",
-            "Time from the commit in PostgreSQL to the queueing for a client.",
-            _SECONDS_LONG,
         )
         self.gc_pause_seconds = self._histogram(
             "gc_pause_seconds", "Pauses of the garbage collector.", _SECONDS_SHORT

@@ -18,6 +18,8 @@ from typing import Protocol
 from heliograph import limits
 from heliograph.core.wire.change_frame import ChangeFrames
 from heliograph.core.wire.websocket_frame import server_frame_header
+from heliograph.ports.clock import Clock
+from heliograph.server.commit_to_write import CommitToWrite
 
 
 class SocketTransport(Protocol):
@@ -151,12 +153,16 @@ class OutboundParts:
         ticks: Flushes them.
         watch: Closes clients that stop reading.
         traffic: Totals to add to.
+        commit_to_write: Told the lag of every write with changes.
+        clock: For that lag.
         limits: The marks.
     """
 
     ticks: TickFlush
     watch: SlowConsumerWatch
     traffic: Traffic
+    commit_to_write: CommitToWrite
+    clock: Clock
     limits: OutboundLimits
 
 
@@ -171,11 +177,14 @@ class Outbound:
     """
 
     __slots__ = (
+        "_clock",
+        "_commit_to_write",
         "_held_bytes",
         "_is_closed",
         "_is_paused",
         "_is_scheduled",
         "_limits",
+        "_oldest_commit_us",
         "_on_slow",
         "_pieces",
         "_staged_bytes",
@@ -206,6 +215,9 @@ class Outbound:
         self._ticks = parts.ticks
         self._watch = parts.watch
         self._traffic = parts.traffic
+        self._commit_to_write = parts.commit_to_write
+        self._clock = parts.clock
+        self._oldest_commit_us = 0
         self._limits = parts.limits
         self._on_slow = on_slow
         self._pieces: list[bytes] = []
@@ -229,6 +241,8 @@ class Outbound:
         """Queue one change; like `send`."""
         if not self._is_closed:
             size, pieces = frames.framed(ids, data)
+            if not self._oldest_commit_us:
+                self._oldest_commit_us = self._commit_to_write.current_us
             self._queue(size, pieces)
 
     def flush(self) -> None:
@@ -336,12 +350,17 @@ class Outbound:
         frames = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._held_bytes = held_bytes = self._transport.write(frames)
+        if self._oldest_commit_us:
+            lag_s = self._clock.unix_s() - self._oldest_commit_us / 1e6
+            self._commit_to_write.observe(lag_s)
+            self._oldest_commit_us = 0
         return held_bytes
 
     def _discard(self) -> None:
         """Forget what is staged."""
         self._pieces.clear()
         self._staged_bytes = 0
+        self._oldest_commit_us = 0
 
     def _give_up_full(self) -> None:
         """Give up on a client for whom too much waits."""

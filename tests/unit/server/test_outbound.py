@@ -6,6 +6,7 @@ import pytest
 from heliograph.core.wire.change_frame import SharedChangeFrames
 from heliograph.core.wire.messages import SerializerVersion
 from heliograph.core.wire.websocket_frame import TEXT, server_frame_header
+from heliograph.server.commit_to_write import CommitToWrite
 from heliograph.server.outbound import (
     Outbound,
     OutboundLimits,
@@ -54,17 +55,38 @@ class FakeTransport:
 class Bench:
     def __init__(self, limits=LIMITS, ticks=None):
         self.transport, self.traffic, self.slow = FakeTransport(), Traffic(), []
+        self.lags, self.now_s = CommitToWrite((0.5, 1.0, 5.0)), 1_000.0
         self.watch = SlowConsumerWatch(limits.write_deadline_s)
         self.parts = OutboundParts(
             ticks=TickFlush(lambda: None) if ticks is None else ticks,
             watch=self.watch,
             traffic=self.traffic,
+            commit_to_write=self.lags,
+            clock=self,
             limits=limits,
         )
         self.outbound = Outbound(self.transport, parts=self.parts, on_slow=self.slow.append)
 
     def send(self, size):
         self.outbound.send(TEXT, (frame(size)[header_bytes(size) :],))
+
+    def send_change(self, commit_s):
+        frames = SharedChangeFrames().get("realtime:x", SerializerVersion.V2, is_legacy=False)
+        self.lags.current_us = int(commit_s * 1e6)
+        self.outbound.send_change(frames, [1], b"{}")
+        self.lags.current_us = 0
+
+    def unix_s(self):
+        return self.now_s
+
+    def monotonic_s(self):
+        return self.now_s
+
+    def written(self):
+        """Return the cumulated buckets and the sum."""
+        (family,) = self.lags.collect()
+        *buckets, _, total = [sample.value for sample in family.samples]
+        return buckets, total
 
     async def wait(self, condition):
         async with asyncio.timeout(5):
@@ -84,6 +106,36 @@ class VirtualTime:
         self._now_s += seconds
         for _ in range(3):
             await asyncio.sleep(0)
+
+
+async def test_the_lag_of_a_write_is_that_of_its_oldest_change_and_includes_waiting():
+    bench = Bench()
+    bench.send_change(999.6)
+    bench.send_change(999.9)
+    bench.outbound.flush()
+    assert bench.written() == ([1, 1, 1, 1], pytest.approx(0.4))
+    bench.outbound.pause()
+    bench.send_change(1_000.0)
+    bench.outbound.flush()
+    bench.now_s += 3.0
+    assert bench.written()[0] == [1, 1, 1, 1]
+    bench.outbound.resume()
+    assert bench.written() == ([1, 1, 2, 2], pytest.approx(3.4))
+
+
+async def test_a_write_without_changes_or_of_what_was_held_has_no_lag():
+    bench = Bench()
+    bench.send(10)
+    bench.send_change(0)
+    bench.outbound.flush()
+    assert bench.written() == ([0, 0, 0, 0], 0.0)
+
+
+async def test_a_clock_behind_postgresqls_counts_as_no_lag():
+    bench = Bench()
+    bench.send_change(1_000.2)
+    bench.outbound.flush()
+    assert bench.written() == ([1, 1, 1, 1], 0.0)
 
 
 async def test_the_frames_of_one_tick_are_one_write():

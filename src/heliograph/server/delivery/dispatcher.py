@@ -306,10 +306,9 @@ class Dispatcher:
         behind = (lane.behind for lane in self.lanes.values() if lane.behind is not None)
         return min(chain(within, behind), default=None)
 
-    def observe_written(self, commit_time_us: int) -> None:
-        """Note that changes of a transaction were queued for clients."""
-        lag_s = self._parts.clock.unix_s() - commit_time_us / 1e6
-        self._parts.metrics.commit_to_write_seconds.observe(max(0.0, lag_s))
+    def note_commit(self, commit_time_us: int) -> None:
+        """Note whose changes are queued for clients from now on; 0 for nobody's."""
+        self._parts.metrics.commit_to_write.current_us = commit_time_us
 
     # --- lane services --------------------------------------------------------------------------
 

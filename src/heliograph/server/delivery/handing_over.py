@@ -28,8 +28,8 @@ class HandOverServices(Protocol):
     counters: DeliveryCounters
     judging: Judging
 
-    def observe_written(self, commit_time_us: int) -> None:
-        """Note that changes of a transaction were queued for clients."""
+    def note_commit(self, commit_time_us: int) -> None:
+        """Note whose changes are queued for clients from now on; 0 for nobody's."""
         ...
 
 
@@ -51,6 +51,7 @@ def deliver(
     """
     judging = services.judging
     undecided: set[SubscribedChannel] = set()
+    services.note_commit(item.dispatched.transaction.commit_time_us)
     for change, matches in _by_change(item.matches):
         frames: list[tuple[BindingGroup, bytes]] = []
         for match in matches:
@@ -64,7 +65,7 @@ def deliver(
         if frames:
             _send(item, change, frames, begin_catch_up)
         item.previous_sequence = change.sequence
-    services.observe_written(item.dispatched.transaction.commit_time_us)
+    services.note_commit(0)
     if undecided:
         for channel in undecided & item.channels():
             channel.resync("undecidable")

