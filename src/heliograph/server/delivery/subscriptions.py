@@ -133,7 +133,8 @@ class ChangeSubscriptionService:
             outlet, counters=self._parts.dispatcher.counters, on_close=self._close
         )
         wildcards = [
-            _Wildcard(binding, parameters, identity, channel)
+            # What the client wrote there, up to a megabyte, has been read by now.
+            _Wildcard(ChangeBinding(binding.id, {}), parameters, identity, channel)
             for binding, parameters in parsed
             if parameters.is_wildcard
         ]
