@@ -65,20 +65,24 @@ class ServerParts:
 
 def build_registry(parts: ServerParts) -> ConnectionRegistry:
     """Make the registry of all WebSockets; one for each process."""
-    frames = SharedChangeFrames()
+    frames, metrics = SharedChangeFrames(), parts.metrics
+
+    def end_turn() -> None:
+        frames.release()
+        metrics.commit_to_write.end_turn()
+
     return ConnectionRegistry(
         parts=ConnectionParts(
             subscriptions=parts.subscriptions,
             authenticator=parts.authenticator,
             clock=parts.clock,
-            metrics=parts.metrics,
+            metrics=metrics,
             limits=parts.connection_limits,
             outbound=OutboundParts(
-                ticks=TickFlush(frames.release),
+                ticks=TickFlush(end_turn),
                 watch=SlowConsumerWatch(parts.outbound_limits.write_deadline_s),
-                traffic=parts.metrics.traffic,
-                commit_to_write=parts.metrics.commit_to_write,
-                clock=parts.clock,
+                traffic=metrics.traffic,
+                commit_to_write=metrics.commit_to_write,
                 limits=parts.outbound_limits,
             ),
             frames=frames,

@@ -12,8 +12,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from heliograph.ports.clock import Clock
 from heliograph.server.commit_to_write import CommitToWrite
 from heliograph.server.outbound import Traffic
+from heliograph.server.system_clock import SystemClock
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -45,11 +47,15 @@ class Metrics:
     Gauges whose value lives elsewhere are bound by ``gauge.set_function(…)``; see `bind_gauge`.
     """
 
-    def __init__(self) -> None:
-        """Make every family on a fresh registry."""
+    def __init__(self, clock: Clock | None = None) -> None:
+        """Make every family on a fresh registry.
+
+        Args:
+            clock: For the lag of writes; the system's by default.
+        """
         self.registry = CollectorRegistry()
         self.traffic = Traffic()
-        self.commit_to_write = CommitToWrite(_SECONDS_LONG)
+        self.commit_to_write = CommitToWrite(_SECONDS_LONG, clock or SystemClock())
         self.registry.register(_TrafficCollector(self.traffic))
         self.registry.register(self.commit_to_write)
         # Replication and change log.

@@ -18,7 +18,6 @@ from typing import Protocol
 from heliograph import limits
 from heliograph.core.wire.change_frame import ChangeFrames
 from heliograph.core.wire.websocket_frame import server_frame_header
-from heliograph.ports.clock import Clock
 from heliograph.server.commit_to_write import CommitToWrite
 
 
@@ -154,7 +153,6 @@ class OutboundParts:
         watch: Closes clients that stop reading.
         traffic: Totals to add to.
         commit_to_write: Told the lag of every write with changes.
-        clock: For that lag.
         limits: The marks.
     """
 
@@ -162,7 +160,6 @@ class OutboundParts:
     watch: SlowConsumerWatch
     traffic: Traffic
     commit_to_write: CommitToWrite
-    clock: Clock
     limits: OutboundLimits
 
 
@@ -177,7 +174,6 @@ class Outbound:
     """
 
     __slots__ = (
-        "_clock",
         "_commit_to_write",
         "_held_bytes",
         "_is_closed",
@@ -216,7 +212,6 @@ class Outbound:
         self._watch = parts.watch
         self._traffic = parts.traffic
         self._commit_to_write = parts.commit_to_write
-        self._clock = parts.clock
         self._oldest_commit_us = 0
         self._limits = parts.limits
         self._on_slow = on_slow
@@ -292,6 +287,7 @@ class Outbound:
     def resume(self) -> None:
         """Learn that the transport has room again."""
         self._is_paused = False
+        self._commit_to_write.end_turn()
         self.flush()
 
     def wake(self) -> None:
@@ -351,8 +347,7 @@ class Outbound:
         pieces.clear()
         self._held_bytes = held_bytes = self._transport.write(frames)
         if self._oldest_commit_us:
-            lag_s = self._clock.unix_s() - self._oldest_commit_us / 1e6
-            self._commit_to_write.observe(lag_s)
+            self._commit_to_write.written(self._oldest_commit_us)
             self._oldest_commit_us = 0
         return held_bytes
 

@@ -55,14 +55,13 @@ class FakeTransport:
 class Bench:
     def __init__(self, limits=LIMITS, ticks=None):
         self.transport, self.traffic, self.slow = FakeTransport(), Traffic(), []
-        self.lags, self.now_s = CommitToWrite((0.5, 1.0, 5.0)), 1_000.0
+        self.lags, self.now_s = CommitToWrite((0.5, 1.0, 5.0), self), 1_000.0
         self.watch = SlowConsumerWatch(limits.write_deadline_s)
         self.parts = OutboundParts(
             ticks=TickFlush(lambda: None) if ticks is None else ticks,
             watch=self.watch,
             traffic=self.traffic,
             commit_to_write=self.lags,
-            clock=self,
             limits=limits,
         )
         self.outbound = Outbound(self.transport, parts=self.parts, on_slow=self.slow.append)
@@ -121,6 +120,18 @@ async def test_the_lag_of_a_write_is_that_of_its_oldest_change_and_includes_wait
     assert bench.written()[0] == [1, 1, 1, 1]
     bench.outbound.resume()
     assert bench.written() == ([1, 1, 2, 2], pytest.approx(3.4))
+
+
+async def test_what_waited_has_the_lag_of_its_own_write_though_others_had_the_same_change():
+    bench = Bench()
+    bench.send_change(999.6)
+    bench.outbound.flush()
+    bench.outbound.pause()
+    bench.send_change(999.6)
+    bench.outbound.flush()
+    bench.now_s += 3.0
+    bench.outbound.resume()
+    assert bench.written() == ([1, 1, 2, 2], pytest.approx(0.4 + 3.4))
 
 
 async def test_a_write_without_changes_or_of_what_was_held_has_no_lag():

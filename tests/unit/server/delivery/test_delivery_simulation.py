@@ -223,7 +223,7 @@ class Outlet:
         assert message.startswith("resync: ")
         self.told.append(Resync(self.written[-1].commit_lsn))
 
-    def close_hopeless(self, message):
+    def close_failed(self, message):
         raise AssertionError(message)
 
     def has_room(self):
