@@ -86,22 +86,49 @@ async def test_what_is_committed_right_after_subscribed_is_delivered(server):
                     assert bob.changes(f"t{number}")[0]["record"]["id"] == number
 
 
+async def test_1000_rapid_updates_of_one_row_come_in_their_order(server):
+    server.sql(SCHEMA)
+    async with connected(server) as bob, await writer(server) as sql:
+        await bob.join("o", server.token(BOB), table("notes"))
+        await sql.execute("insert into notes values (1, 1, null, true, '0')")
+        async with sql.pipeline() as pipeline:
+            for number in range(1, 1_001):
+                await sql.execute("update notes set body = %s where id = 1", (str(number),))
+                # Without it the whole pipeline would be one transaction.
+                await pipeline.sync()
+        await bob.until(lambda: len(bob.changes("o")) >= 1_001, 60)
+        assert [change["record"]["body"] for change in bob.changes("o")] == [
+            str(number) for number in range(1_001)
+        ]
+
+
 async def test_changes_of_one_channel_come_in_commit_order_over_all_its_tables(server):
+    """And those of one transaction in the order of its statements."""
     server.sql(SCHEMA)
     async with connected(server) as bob, await writer(server) as sql:
         await bob.join("o", server.token(BOB), table("notes"), table("twins"))
         await sql.execute("insert into notes values (1, 1, null, true, '0')")
+        await sql.execute("insert into twins values (0, 0)")
+        expected = [("notes", "INSERT", "0"), ("twins", "INSERT", 0)]
         for number in range(1, 501):
+            writes = [
+                ("notes", "UPDATE", str(number), "update notes set body = %s where id = 1"),
+                ("twins", "INSERT", number, "insert into twins values (%s, 0)"),
+                ("twins", "UPDATE", 0, "update twins set note = note + 1 where id = %s"),
+            ]
+            # Every order of the three, so that no order of tables, kinds or keys will do.
+            order = list(itertools.permutations(writes))[number % 6]
             async with sql.transaction():
-                await sql.execute("update notes set body = %s where id = 1", (str(number),))
-                await sql.execute("insert into twins values (%s, 1)", (number,))
-        await bob.until(lambda: len(bob.changes("o")) >= 1_001, 60)
+                for name, kind, value, statement in order:
+                    await sql.execute(statement, (value,))
+                    expected.append((name, kind, value))
+        await bob.until(lambda: len(bob.changes("o")) >= len(expected), 60)
         told = [
-            int(change["record"]["body"] if change["table"] == "notes" else change["record"]["id"])
+            (change["table"], change["type"], change["record"][names[change["table"]]])
+            for names in [{"notes": "body", "twins": "id"}]
             for change in bob.changes("o")
         ]
-        assert told == sorted(told)
-        assert len(told) == 1_001
+        assert told == expected
 
 
 async def test_a_membership_granted_later_does_not_reveal_an_older_version(each_server):
