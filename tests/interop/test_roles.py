@@ -1,14 +1,16 @@
 """Subscribers of several roles to one table: each is told what its own role may read.
 
-The situations of walrus' `test_subscribers_multiple_roles` and `test_apply_rls_role_leak`, where
-the filters of many subscribers were compared with the rights of one of them.
+The situations of walrus' `test_subscribers_multiple_roles`, `test_error_unauthorized` and
+`test_apply_rls_role_leak`, where the filters of many subscribers were compared with the rights of
+one of them.
 """
 
 import contextlib
 
+import psycopg
 import pytest
 
-from fixtures.raw_client import ALICE, BOB, connected, table
+from fixtures.raw_client import ALICE, BOB, connected, table, write_until
 
 pytestmark = [
     *(pytest.mark.interop, pytest.mark.postgres, pytest.mark.security, pytest.mark.asyncio),
@@ -158,3 +160,51 @@ async def test_a_filter_on_a_column_that_only_another_role_may_read_is_refused(s
             missing = await client.join(f"{role}2", token, table("notes", filter="none=eq.x"))
             assert refused["status"] == "error"
             assert refused["message"].replace(name, "none") == missing["message"]
+
+
+@pytest.mark.parametrize(
+    "grants",
+    [
+        "select 1",
+        "grant select (owner, body) on notes to authenticated",
+    ],
+)
+async def test_who_may_not_read_the_key_is_refused_and_the_others_are_served(server, grants):
+    server.sql(SCHEMA, "revoke select (id, owner, body) on notes from authenticated", grants)
+    async with connected(server) as client:
+        refused = await client.join("alice", server.token(ALICE), table("notes"))
+        await client.join("anon", server.anon_key, table("notes"))
+        assert refused["status"] == "error"
+        server.sql(f"insert into notes values (1, '{ALICE}', 'open', 'pear')")
+        await client.until(lambda: client.changes("anon"))
+        assert client.changes("alice") == []
+
+
+async def test_who_may_not_read_the_key_any_more_learns_of_no_row(any_server):
+    server = any_server
+    server.sql(SCHEMA)
+    async with (
+        connected(server) as client,
+        await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql,
+    ):
+        await client.join("alice", server.token(ALICE), table("notes"), table("marks"))
+        await client.join("anon", server.anon_key, table("notes"))
+
+        async def write(number):
+            await sql.execute(
+                "insert into notes values (%s, %s, 'open', 'SECRET')", (number, ALICE)
+            )
+            await sql.execute("insert into marks values (%s)", (number,))
+
+        await write(1)
+        await client.until(lambda: len(client.changes("alice")) == 2)
+        await sql.execute("revoke select (id) on notes from authenticated")
+        # Its marks go on, and so do the notes of others.
+        await write_until(
+            client,
+            lambda: client.changes("alice")[-1]["record"]["id"] > 1 and client.changes("anon")[1:],
+            write,
+        )
+        notes = [c for c in client.changes("alice") if c["table"] == "notes"]
+        assert [change["record"]["id"] for change in notes] == [1]
+        assert set(client.errors("alice")) <= {"resync: rights_changed"}
