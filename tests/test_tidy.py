@@ -55,6 +55,17 @@ _REGISTRY_HOSTS: Final = [
     ]
 ]
 _MACHINE_PATH: Final = re.compile(r"(?<![\w./-])/(work|home/\w+|opt/wheels|root/\.|Users/\w+)/")
+#: What real keys look like. Those of tests are shorter, those of a demo are made when it starts.
+_REAL_SECRETS: Final = {
+    "a signed token": r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{43,}",
+    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "a key of a project": r"\bsb_(secret|publishable)_[\w-]{22,}",
+    "a key of a cloud": r"\b(AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[\w-]{35}\b",
+    "a key of a service": r"\b(gh[pousr]_|github_pat_|glpat-|pypi-|npm_|sk-|xox[abpr]-)[\w-]{30,}",
+    "a random secret of 32 bytes": (
+        r"(?<!sha256)[=:\"'\s]([0-9a-f]{64}|[A-Za-z0-9+/]{43}=)([\"'\s]|$)"
+    ),
+}
 _UNFINISHED: Final = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b(?! ?\(?#\d+)")
 _SUPPRESSION: Final = re.compile(
     r"#\s*(noqa: [A-Z]+[0-9]+(, ?[A-Z]+[0-9]+)*|(type|pyright): ignore\[[\w, -]+\])(?P<reason>.*)"
@@ -186,6 +197,13 @@ def machine_paths(text: str) -> Iterator[str]:
             yield f"{number}: names a path of one machine: {found[0]}"
 
 
+def real_secrets(text: str) -> Iterator[str]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        for what, pattern in _REAL_SECRETS.items():
+            if re.search(pattern, line):
+                yield f"{number}: looks like {what}; real ones are made where they are needed"
+
+
 def bare_suppressions(source: str) -> Iterator[str]:
     for number, line in enumerate(source.splitlines(), start=1):
         found = _SUPPRESSION.search(line)
@@ -237,6 +255,12 @@ _FAULTS: Final = [
     (unfinished, "x = 1  # TO" + "DO: finish"),
     (registry_hosts, "https://" + _REGISTRY_HOSTS[0] + "/simple"),
     (machine_paths, "see /wo" + "rk/main/file"),
+    (real_secrets, "token = 'eyJhbGciOiJI.eyJyb2xlIjoi." + "x" * 43 + "'"),
+    (real_secrets, "-----BEGIN RSA PRIV" + "ATE KEY-----"),
+    (real_secrets, "key: sb_sec" + "ret_" + "Ab1_" * 6),
+    (real_secrets, "AWS = AKIA" + "ABCDEFGH" * 2),
+    (real_secrets, "ghp_" + "a1B2c3" * 6),
+    (real_secrets, f"SECRET={'0af9' * 16}"),
     (bare_suppressions, "x = 1  # no" + "qa: E501"),
     (bare_suppressions, "x = 1  # type" + ": ignore[attr-defined]"),
     (misplaced_errors, "class MyError(StorageError): ..."),
@@ -293,6 +317,19 @@ def test_no_file_names_a_package_registry() -> None:
 
 def test_no_file_names_a_path_of_one_machine() -> None:
     assert_clean(complaints_about(text_files(), machine_paths))
+
+
+@pytest.mark.security
+def test_no_file_holds_a_real_secret() -> None:
+    """S8: whoever reads the repository learns no key that opens anything."""
+    assert_clean(
+        [
+            f"{path.relative_to(ROOT)}:{complaint}"
+            for path in repository_files()
+            if path.name != ".env"
+            for complaint in real_secrets(path.read_text(encoding="utf-8", errors="replace"))
+        ]
+    )
 
 
 def test_suppressed_warnings_have_their_reason() -> None:
