@@ -175,6 +175,7 @@ def test_hostile_texts_of_the_largest_size_cost_little():
         '"' + '\\"' * (size // 2),
         '["' + "\\" * size,
         "[" + " " * size,
+        "\n" * size,
         "," * size,
         '[null,"1","t","e",[' + "1234567890123456789," * (size // 20 - 2) + "1]]",
     ]
