@@ -379,6 +379,7 @@ async def test_a_slot_that_is_dropped_under_the_reader_is_made_anew(database):
     assert numbers(sink) == [1, 2]
 
 
+@pytest.mark.security
 async def test_a_slot_whose_wal_is_gone_is_made_anew():
     settings = {"max_slot_wal_keep_size": "1MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}
     with run_test_cluster(binaries_of(18), settings) as cluster:

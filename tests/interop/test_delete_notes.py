@@ -19,6 +19,7 @@ alter publication supabase_realtime add table judged, whole;
 """
 
 
+@pytest.mark.security
 @pytest.mark.parametrize(
     ("setting", "note"),
     [

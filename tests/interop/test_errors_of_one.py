@@ -36,6 +36,7 @@ alter publication supabase_realtime add table numbers;
 TROUBLES = ["raise", "divide", "several rows", "write", "become", "endless", "lost", "cancel"]
 
 
+@pytest.mark.security
 async def test_every_error_stays_with_the_subscriber_who_causes_it(server):
     server.sql(SCHEMA)
     async with (

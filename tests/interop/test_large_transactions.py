@@ -61,6 +61,7 @@ async def test_wide_rows_of_a_large_transaction_all_arrive(server, rows, width):
             assert len(bob.systems(topic)) == 1
 
 
+@pytest.mark.security
 @pytest.mark.parametrize(("rows", "width"), [(12_000, 2_000), (12_000, 1_000)])
 async def test_a_stalled_reader_of_a_large_transaction_holds_nobody_up(server, rows, width):
     """The others go on without it, and it gets every row once it reads again."""

@@ -54,6 +54,7 @@ async def publish_private_rows(sql, random_delays=None):
             )
 
 
+@pytest.mark.security
 @pytest.mark.parametrize("pace", ["at once", "random delays", "lagging reader"])
 async def test_a_version_that_was_private_is_never_sent_however_soon_it_became_public(server, pace):
     server.sql(SCHEMA)
@@ -181,6 +182,7 @@ async def test_a_policy_that_raises_for_one_user_changes_nothing_for_another(eac
         assert client.changes("bad") == []
 
 
+@pytest.mark.security
 async def test_a_revoked_column_is_missing_from_the_next_change(each_server):
     server = each_server
     server.sql(SCHEMA)
@@ -197,6 +199,7 @@ async def test_a_revoked_column_is_missing_from_the_next_change(each_server):
         assert "HIDDEN" not in json.dumps(bob.frames)
 
 
+@pytest.mark.security
 async def test_a_table_without_row_security_is_withheld_from_all_but_the_service_role(server):
     server.sql("create table plain (id int primary key)")
     server.sql("alter publication supabase_realtime add table plain")

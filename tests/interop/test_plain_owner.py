@@ -73,6 +73,7 @@ async def test_the_judging_logins_can_not_become_one_another_s_roles(plain_serve
                 await judge.execute(f"set role {forbidden}")
 
 
+@pytest.mark.security
 async def test_a_table_that_loses_its_row_security_is_withheld_from_who_had_subscribed(any_server):
     server = any_server
     server.sql(
@@ -128,6 +129,7 @@ async def test_a_composite_type_that_gains_an_attribute_is_shown_with_it(any_ser
         assert shown == [{"a": 1, "b": 2}, {"a": 1, "b": 2, "c": 3}]
 
 
+@pytest.mark.security
 @pytest.mark.parametrize(
     "statement",
     [

@@ -76,6 +76,7 @@ async def written_until_seen(sql, client, name, body):
     )
 
 
+@pytest.mark.security
 async def test_rights_granted_after_a_commit_reveal_nothing_of_it(any_server):
     for change in CHANGES:
         await grant_after_commit(any_server, change)

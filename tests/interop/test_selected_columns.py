@@ -89,6 +89,7 @@ async def test_each_user_is_told_the_selected_columns_of_its_own_rows(server):
         ]
 
 
+@pytest.mark.security
 async def test_a_selected_column_without_privilege_looks_like_one_that_does_not_exist(server):
     async with connected(server) as client:
         refusals = []

@@ -100,6 +100,7 @@ def told(client, topic):
     ]
 
 
+@pytest.mark.security
 @pytest.mark.parametrize("setting", ["auto", "strict", "compatible"])
 async def test_versions_are_told_as_select_shows_them_and_nothing_else(start_server, setting):
     server = start_server(HELIOGRAPH_DELETE_VISIBILITY=setting)

@@ -132,6 +132,7 @@ class View:
         return {key: row for key, row in self.rows.items() if key < 1_000}
 
 
+@pytest.mark.security
 @pytest.mark.parametrize("seed", range(4))
 async def test_what_was_told_adds_up_to_what_select_shows(server, seed):
     await compare_with_select(server, server.database_url, seed)

@@ -185,6 +185,7 @@ async def run(server, superuser_url, seed):
     return log, client
 
 
+@pytest.mark.security
 @pytest.mark.parametrize("seed", [1, 103])
 async def test_no_event_carried_a_value_that_its_receiver_could_not_read(server, seed):
     log, client = await run(server, server.database_url, seed)

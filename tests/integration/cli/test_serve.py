@@ -126,6 +126,7 @@ def test_a_signal_ends_a_server_that_is_still_starting(tmp_path):
     assert asyncio.run(scenario()) == 0
 
 
+@pytest.mark.security
 def test_only_listed_origins_may_connect_and_service_keys_never_from_a_browser(
     postgres_url, tmp_path
 ):

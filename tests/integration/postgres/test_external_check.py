@@ -38,6 +38,7 @@ def small_cluster():
         yield cluster
 
 
+@pytest.mark.security
 @pytest.mark.asyncio
 @pytest.mark.parametrize("cluster_name", ["postgres_cluster", "postgres_cluster_15"])
 async def test_a_good_database_is_only_warned_about_unbounded_wal(

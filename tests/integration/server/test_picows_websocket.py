@@ -142,6 +142,7 @@ HEARTBEAT = b'[null,"1","phoenix","heartbeat",{}]'
 # --- The handshake --------------------------------------------------------------------------
 
 
+@pytest.mark.security
 async def test_a_handshake_as_firefox_writes_it_is_accepted():
     async with running_server() as server, RawConnection(server, upgraded=False) as socket:
         status, head, _ = await socket.request()
@@ -208,6 +209,7 @@ async def test_a_request_head_without_an_end_is_refused_with_431():
         assert (await socket.response())[0] == 431
 
 
+@pytest.mark.security
 async def test_a_request_head_that_does_not_come_is_cut(monkeypatch):
     monkeypatch.setattr("heliograph.server.uvicorn_http.HANDSHAKE_DEADLINE_S", 0.2)
     async with running_server() as server:

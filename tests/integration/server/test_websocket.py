@@ -186,6 +186,7 @@ async def test_a_new_token_hands_over_from_the_old_subscription_to_the_new(run_s
         assert new.is_closed
 
 
+@pytest.mark.security
 async def test_an_expired_token_closes_its_channel(run_server):
     async with run_server() as server, Connected(server) as client:
         await client.joined(access_token="user:ada:1")
@@ -278,6 +279,7 @@ async def test_names_are_passed_on_as_they_are_or_refused(run_server, name):
             assert reply[4]["response"]["postgres_changes"][0]["table"] == name
 
 
+@pytest.mark.security
 async def test_ten_thousand_joins_end_their_connection_and_disturb_nobody(run_server):
     async with run_server() as server, Connected(server) as other, Connected(server) as client:
         await other.joined()
@@ -293,6 +295,7 @@ async def test_ten_thousand_joins_end_their_connection_and_disturb_nobody(run_se
         assert (await other.receive())[3] == "postgres_changes"
 
 
+@pytest.mark.security
 async def test_a_message_that_is_too_large_closes_with_1009(run_server):
     async with run_server() as server, Connected(server) as client:
         await client.socket.send("x" * (1024 * 1024 + 1))
@@ -332,6 +335,7 @@ async def test_drain_tells_each_channel_and_closes_with_1012(run_server):
         assert (await client.closed())[0] == 1012
 
 
+@pytest.mark.security
 async def test_a_reader_who_stalls_costs_a_bounded_buffer_and_is_closed_with_3008(run_server):
     outbound = OutboundLimits(write_deadline_s=1.0)
     async with run_server(outbound=outbound) as server, Connected(server) as client:
@@ -354,6 +358,7 @@ async def test_a_reader_who_stalls_costs_a_bounded_buffer_and_is_closed_with_300
         await wait_until(lambda: server.metric("closes_total", code="3008", reason="slow_consumer"))
 
 
+@pytest.mark.security
 async def test_a_flood_beyond_the_maximum_closes_with_3008_at_once(run_server):
     outbound = OutboundLimits(bytes_high=100_000, bytes_low=10_000, bytes_max=400_000)
     async with run_server(outbound=outbound) as server, Connected(server) as client:

@@ -11,6 +11,7 @@ def test_no_origin_is_not_a_browser_and_fine():
     assert LOCAL.is_allowed([])
 
 
+@pytest.mark.security
 def test_a_listed_origin_is_allowed_exactly_as_it_stands():
     assert LISTED.is_allowed(["https://app.example"])
     for origin in (

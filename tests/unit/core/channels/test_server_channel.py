@@ -157,6 +157,7 @@ def test_a_legacy_join_subscribes_by_topic_and_lists_nothing():
     assert reply[1]["response"] == {"postgres_changes": []}
 
 
+@pytest.mark.security
 def test_a_private_join_is_refused_with_a_clear_reason():
     effects = Driver().join(private=True)
     assert reasons(effects)[0].startswith("PrivateChannelsUnavailable: ")
@@ -364,6 +365,7 @@ def test_a_database_away_during_a_refresh_keeps_the_old_subscription():
     assert of(fx.Subscribe, driver.advance(5))
 
 
+@pytest.mark.security
 def test_anonymous_may_become_a_user_and_back_but_never_another_user():
     driver, _ = joined()
     assert of(fx.Subscribe, refresh(driver, "ada-1", identity("ada")))
@@ -438,6 +440,7 @@ def test_a_channel_speaks_for_one_user_in_one_role_whatever_tokens_come(first, o
     assert are_service == sorted(are_service, reverse=True)
 
 
+@pytest.mark.security
 def test_an_older_token_of_the_same_user_changes_nothing():
     driver, _ = joined(token="new", holder=identity(iat=200))
     assert refresh(driver, "old", identity(iat=100)) == []
@@ -506,6 +509,7 @@ def test_a_refresh_while_subscribing_replaces_the_pending_subscription():
 # --- Time -----------------------------------------------------------------------------------
 
 
+@pytest.mark.security
 def test_a_token_expires_within_a_second_of_its_time():
     driver, _ = joined(token="jwt", holder=identity(expires_s=30))
     assert payloads(driver.advance(29.9)) == []

@@ -47,6 +47,7 @@ def test_an_update_has_both_and_a_delete_only_the_old_record() -> None:
     assert delete["old_record"] == {"id": 1, 'na"me': "x", "price": None, "big": "y"}
 
 
+@pytest.mark.security
 def test_values_that_the_wal_did_not_carry_are_left_out() -> None:
     update = _encoded(
         ChangeKind.UPDATE,

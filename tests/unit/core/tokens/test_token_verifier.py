@@ -395,6 +395,7 @@ def test_times_and_types_of_claims(verifier, member, text):
     assert refusal(verifier, signed(payload.encode())) == text
 
 
+@pytest.mark.security
 @pytest.mark.parametrize(
     "member",
     [

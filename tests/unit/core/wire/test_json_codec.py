@@ -163,6 +163,7 @@ def test_the_deepest_allowed_message_is_fine():
     assert isinstance(decode_text(nested(JSON_DEPTH_MAX + 1), V2), RefusedMessage)
 
 
+@pytest.mark.security
 def test_hostile_texts_of_the_largest_size_cost_little():
     size = 1024 * 1024
     hostile = [

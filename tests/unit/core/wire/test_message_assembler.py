@@ -52,6 +52,7 @@ def test_a_message_that_can_not_be_is_the_frame_error_with_its_code(frames, code
     assert caught.value.close_code == code
 
 
+@pytest.mark.security
 def test_too_many_fragments_end_the_connection_even_if_they_are_empty():
     assembler = MessageAssembler(10)
     receive(assembler, TEXT, b"", final=False)
