@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 
-from heliograph.core.channels import effects as fx
+from heliograph.core.channels import effects as fx, results as rs
 from heliograph.core.channels.instant import Instant
 from heliograph.core.channels.server_channel import Opening
 from heliograph.core.channels.server_connection import ConnectionLimits, ServerConnection
@@ -107,3 +107,30 @@ def reasons(effects):
         for event, payload in payloads(effects)
         if event == "phx_reply" and payload["status"] == "error"
     ]
+
+
+ORDERS = {"event": "*", "schema": "public", "table": "orders"}
+
+
+def joined(driver=None, *, token=None, holder=None, changes=(ORDERS,), **config):
+    """Join with change entries; return the driver and the channel's id."""
+    driver = driver or Driver()
+    effects = driver.join(changes=changes, token=token, **config)
+    if verify := of(fx.VerifyToken, effects):
+        effects = driver.report(
+            verify[0].channel_id, rs.TokenVerified(verify[0].attempt, holder or identity())
+        )
+    channel_id = 1
+    if subscribe := of(fx.Subscribe, effects):
+        channel_id = subscribe[0].channel_id
+        driver.report(channel_id, rs.Subscribed(subscribe[0].attempt))
+    return driver, channel_id
+
+
+def refresh(driver, token, holder):
+    """Push a new token and let it be verified."""
+    (verify,) = of(
+        fx.VerifyToken,
+        driver.send("1", "9", "realtime:room", "access_token", {"access_token": token}),
+    )
+    return driver.report(verify.channel_id, rs.TokenVerified(verify.attempt, holder))

@@ -1,8 +1,5 @@
 """Which tokens are good, and with which words the others are refused (S2, S3, protocol §1.3)."""
 
-import base64
-import hashlib
-import hmac
 import json
 import urllib.parse
 
@@ -11,17 +8,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from hypothesis import given, strategies as st
+from token_kit import CLAIMS, NOW, OTHER_SECRET, SECRET, b64, b64_json, signed
 
 from heliograph.core.tokens.jwks import read_jwks
 from heliograph.core.tokens.key_set import KeySet, secret_key
 from heliograph.core.tokens.refusals import handshake_text, join_text
 from heliograph.core.tokens.token_verifier import TokenVerifier
 from heliograph.errors import TokenError
-
-NOW = 1_800_000_000.0
-SECRET = "a secret of at least thirty-two bytes, truly"
-OTHER_SECRET = "another secret of at least thirty-two bytes"
-CLAIMS = {"role": "authenticated", "sub": "user-1", "exp": int(NOW) + 3600}
 
 MALFORMED = "MalformedJWT: The token provided is not a valid JWT"
 SIGNATURE = "JwtSignatureError: Failed to validate JWT signature"
@@ -36,23 +29,6 @@ def signer_for(key_id):
         f'JwtSignerError: Failed to generate JWT signer for key ID (kid) "{key_id}", '
         "check your JWT secret or JWKS configuration"
     )
-
-
-def b64(content):
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
-
-
-def b64_json(value):
-    return b64(json.dumps(value).encode())
-
-
-def signed(payload, *, header=None, secret=SECRET):
-    """A token of raw payload text, signed by hand with HS256: libraries refuse what we need."""
-    content = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    head = b64_json({"alg": "HS256", "typ": "JWT"} if header is None else header)
-    message = f"{head}.{b64(content)}"
-    digest = hmac.digest(secret.encode(), message.encode(), hashlib.sha256)
-    return f"{message}.{b64(digest)}"
 
 
 @pytest.fixture(scope="module")
