@@ -31,12 +31,14 @@ select c.oid::bigint as oid, n.nspname as schema, c.relname as name, c.relkind::
        p.pubname is not null as is_published,
        case when current_setting('server_version_num')::int >= 180000
               or exists (select from pg_catalog.pg_publication_rel l
-                           join pg_catalog.pg_publication b on b.oid = l.prpubid
-                          where b.pubname = %(publication)s and l.prrelid = c.oid
+                          where l.prpubid = b.oid and l.prrelid = c.oid
                             and l.prattrs is not null)
-            then p.attnames end as published_columns,
-       coalesce((select pubviaroot from pg_catalog.pg_publication where pubname = %(publication)s),
-                false) as via_root,
+            then p.attnames end as published_columns, p.rowfilter as row_filter,
+       array_remove(array[case when b.pubinsert then 'insert' end,
+                          case when b.pubupdate then 'update' end,
+                          case when b.pubdelete then 'delete' end,
+                          case when b.pubtruncate then 'truncate' end], null) as operations,
+       coalesce(b.pubviaroot, false) as via_root,
        coalesce((select array_agg(a.attname order by k.place)
                    from pg_catalog.pg_index i
                    cross join lateral unnest(i.indkey::int2[]) with ordinality as k(attnum, place)
@@ -45,6 +47,7 @@ select c.oid::bigint as oid, n.nspname as schema, c.relname as name, c.relkind::
                   where i.indrelid = c.oid and i.indisprimary), '{}') as primary_key
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  left join pg_catalog.pg_publication b on b.pubname = %(publication)s
   left join pg_catalog.pg_publication_tables p
     on p.pubname = %(publication)s and p.schemaname = n.nspname and p.tablename = c.relname
  where c.oid = %(oid)s::oid
@@ -123,7 +126,9 @@ select pg_catalog.concat_ws('.',
   (select pg_catalog.sum(pg_catalog.hashtext(concat(oid, nspacl::text)))
      from pg_catalog.pg_namespace where oid >= 16384 or nspname = 'public'),
   (select pg_catalog.sum(pg_catalog.hashtext(concat(oid, '/', xmin)))
-     from pg_catalog.pg_publication_rel))
+     from pg_catalog.pg_publication_rel),
+  (select pg_catalog.sum(pg_catalog.hashtext(concat(oid, '/', xmin)))
+     from pg_catalog.pg_publication))
 """
 
 _WHOLE_ROW: Final = re.compile(r"\.\*")
@@ -209,6 +214,8 @@ class Catalog:
             replica_identity=ReplicaIdentity(table["replica_identity"]),
             is_published=table["is_published"],
             published_columns=None if published is None else frozenset(published),
+            row_filter=table["row_filter"],
+            operations=frozenset(table["operations"]),
             row_security=table["row_security"],
             is_unlogged=table["is_unlogged"],
             is_partition=table["is_partition"],

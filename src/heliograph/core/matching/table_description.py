@@ -15,6 +15,9 @@ from heliograph.core.replication.relation import ReplicaIdentity
 #: The schema of PostgreSQL's own types and operators.
 CATALOG_SCHEMA: Final = "pg_catalog"
 
+#: What a publication sends unless it is told otherwise (``publish``).
+EVERY_OPERATION: Final = frozenset({"insert", "update", "delete", "truncate"})
+
 #: In a list of tables: every one.
 EVERY_TABLE: Final = "*"
 
@@ -147,6 +150,8 @@ class TableDescription:
         is_published: Whether the publication that we read contains it.
         published_columns: What the publication sends (``pg_publication_tables.attnames`` or its
             column list); None means every column that is not generated.
+        row_filter: The publication's ``WHERE`` of this table, as PostgreSQL deparses it.
+        operations: What the publication sends: of ``insert``, ``update``, ``delete``, ``truncate``.
         row_security: ``relrowsecurity``.
         is_unlogged: Not written to the WAL, so never streamed.
         is_partition: Whether it is a partition of another table.
@@ -162,10 +167,21 @@ class TableDescription:
     replica_identity: ReplicaIdentity
     is_published: bool = True
     published_columns: frozenset[str] | None = None
+    row_filter: str | None = None
+    operations: frozenset[str] = EVERY_OPERATION
     row_security: bool = False
     is_unlogged: bool = False
     is_partition: bool = False
     via_root: bool = False
+
+    def is_published_like(self, other: "TableDescription") -> bool:
+        """Tell whether the publication sends the same columns, rows and operations of both."""
+        return (self.is_published, self.published_columns, self.row_filter, self.operations) == (
+            other.is_published,
+            other.published_columns,
+            other.row_filter,
+            other.operations,
+        )
 
     def is_streamed(self, column: ColumnDescription) -> bool:
         """Tell whether the WAL carries the column's values.

@@ -267,10 +267,12 @@ class Preparation:
                 group.withhold()
                 _tell(group, "table_gone")
                 continue
-            old_columns, was_withheld = group.entry.description.columns, group.is_withheld
+            described, was_withheld = group.entry.description, group.is_withheld
             group.adopt(fresh, self._rules)
-            if old_columns != fresh.description.columns:
+            if described.columns != fresh.description.columns:
                 _tell(group, "schema_changed")
+            elif not described.is_published_like(fresh.description):
+                _tell(group, "publication_changed")
             elif group.is_withheld is not was_withheld:
                 _tell(group, "rights_changed")
 

@@ -39,6 +39,15 @@ def test_a_column_is_streamed_unless_it_is_generated_or_left_out_of_the_publicat
     assert listed.is_streamed(made)
 
 
+def test_tables_are_published_alike_if_columns_rows_and_operations_are_the_same() -> None:
+    table = table_of(column("a", "int4"))
+    assert table.is_published_like(replace(table, row_security=True))
+    assert not table.is_published_like(replace(table, is_published=False))
+    assert not table.is_published_like(replace(table, published_columns=frozenset({"a"})))
+    assert not table.is_published_like(replace(table, row_filter="(a > 5)"))
+    assert not table.is_published_like(replace(table, operations=frozenset({"insert"})))
+
+
 @pytest.mark.parametrize(
     ("schema", "listed", "expected"),
     [

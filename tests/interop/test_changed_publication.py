@@ -1,0 +1,64 @@
+"""Who follows a table is told when the publication sends another part of it.
+
+On a database with event triggers, and as a plain owner without them (`visibility.md` §1).
+"""
+
+import contextlib
+
+import psycopg
+import pytest
+
+from fixtures.raw_client import connected, table
+
+pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
+
+EVERYTHING = "insert, update, delete, truncate"
+
+NARROWED = {
+    "row filter": "alter publication supabase_realtime set table w where (id > 5)",
+    "column list": "alter publication supabase_realtime set table w (id, a)",
+    "operations": "alter publication supabase_realtime set (publish = 'insert')",
+}
+
+
+@contextlib.asynccontextmanager
+async def subscribed(server, *names):
+    async with (
+        connected(server) as client,
+        await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql,
+    ):
+        for name in names:
+            said = await client.join(name, server.service_role_key, table(name))
+            assert said["message"] == "Subscribed to PostgreSQL"
+        yield client, sql
+
+
+async def test_a_publication_that_sends_less_of_a_table_is_told(any_server):
+    server = any_server
+    for what, statement in NARROWED.items():
+        server.sql(
+            "drop table if exists w",
+            "create table w (id int primary key, a int, b int)",
+            f"alter publication supabase_realtime set (publish = '{EVERYTHING}')",
+            "alter publication supabase_realtime add table w",
+        )
+        async with subscribed(server, "w") as (client, sql):
+            await sql.execute("insert into w values (1, 1, 1)")
+            await client.until(lambda c=client: c.changes("w"))
+            await sql.execute(statement)
+            await client.until(lambda c=client: c.errors("w"))
+            assert client.errors("w") == ["resync: publication_changed"], what
+            await sql.execute("insert into w values (6, 6, 6)")
+            await client.until(lambda c=client: len(c.changes("w")) == 2)
+            assert client.changes("w")[1]["record"]["id"] == 6
+
+
+async def test_a_table_that_leaves_the_publication_is_told(any_server):
+    server = any_server
+    server.sql(
+        "create table w (id int primary key)", "alter publication supabase_realtime add table w"
+    )
+    async with subscribed(server, "w") as (client, sql):
+        await sql.execute("alter publication supabase_realtime drop table w")
+        await client.until(lambda: client.errors("w"))
+        assert client.errors("w") == ["resync: publication_changed"]
