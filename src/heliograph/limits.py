@@ -211,6 +211,10 @@ CATALOG_RETRY_S: Final = 0.2
 #: sooner; more: everything behind the transaction waits longer.
 CATALOG_READINGS_MAX: Final = 3
 
+#: Seconds that the look at a new partition waits for its lock before the partition counts as one
+#: with rows. Larger: joins wait as long behind it; smaller: needless `resync`.
+PARTITION_LOCK_TIMEOUT_S: Final = 0.1
+
 #: Different errors of policies that are logged, each once; all are counted. More: policies that
 #: fail in many ways fill the log.
 ROW_ERRORS_LOGGED_MAX: Final = 1_000

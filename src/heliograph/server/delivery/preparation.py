@@ -158,6 +158,7 @@ class Preparation:
             try:
                 if concerned:
                     await self._reload(concerned, transaction)
+                    await self._tell_partitions()
                 await self._expand_new(transaction)
             except UnavailableError as error:
                 _log.warning("catalog_not_readable", error=str(error))
@@ -188,6 +189,7 @@ class Preparation:
         if self._rights.compare(await self._rights.look()) or is_other:
             async with self._reading_again:
                 await self._read_all()
+        await self._tell_partitions()
         # Not before: a reading that failed is to be repeated.
         self._fingerprint = found
 
@@ -275,6 +277,15 @@ class Preparation:
                 _tell(group, "publication_changed")
             elif group.is_withheld is not was_withheld:
                 _tell(group, "rights_changed")
+
+    async def _tell_partitions(self) -> None:
+        """Tell whoever follows a table of which rows came or went with a partition.
+
+        In no order with the rows: it is not known where in the stream it happened.
+        """
+        for oid in await self._registry.changed_partitions():
+            for group in self._dispatcher.index.groups(oid):
+                _tell(group, "partitions_changed")
 
     async def _expand_new(self, transaction: Transaction) -> None:
         for relation in transaction.changed_relations:

@@ -2,12 +2,18 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from heliograph.core.matching.table_description import TableKind
 from heliograph.core.replication.lsn import Lsn
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.catalog import Catalog, PublishedTable
+from heliograph.postgres.partitions import read_insert_position, read_leaves, rows_moved
 from heliograph.server.delivery.rights_watch import RightsWatch
 from heliograph.server.delivery.tables import TableEntry
+
+if TYPE_CHECKING:
+    from heliograph.postgres.partitions import Leaves
 
 
 class TableRegistry:
@@ -23,6 +29,7 @@ class TableRegistry:
         self._rights = rights
         self._catalog = catalog
         self._entries: dict[int, TableEntry] = {}
+        self._leaves: dict[int, Leaves] = {}
         self._reading = asyncio.Lock()
 
     def entry(self, oid: int) -> TableEntry | None:
@@ -59,6 +66,9 @@ class TableRegistry:
             rights = await self._catalog.rights(connection, oid, role)
             if rights is None:
                 return None
+            if known.description.kind is TableKind.PARTITIONED_TABLE and oid not in self._leaves:
+                # Before anybody has loaded its rows: whatever changes later is found.
+                self._leaves.update(await read_leaves(connection, [oid]))
             # Another load may have replaced nothing: the lock is held. Shared by all its groups.
             known.rights[role] = rights
             self._entries[oid] = known
@@ -83,6 +93,7 @@ class TableRegistry:
             description = await self._catalog.describe(connection, oid)
             if description is None or old is None:
                 self._entries.pop(oid, None)
+                self._leaves.pop(oid, None)
                 return None
             fresh = TableEntry(description, {}, valid_since)
             for role in old.rights:
@@ -95,3 +106,25 @@ class TableRegistry:
                 return old
             self._entries[oid] = fresh
             return fresh
+
+    async def changed_partitions(self) -> list[int]:
+        """Return the tables of which rows came or went with a partition since the last look.
+
+        What was committed before this look counts as older than the table's rights: it would lead
+        a client that loads its rows now back to a partition that is gone.
+        """
+        if not self._leaves:
+            return []
+        async with self._reading, self._admin.connection() as connection:
+            found = await read_leaves(connection, self._leaves)
+            other = [oid for oid, leaves in found.items() if leaves != self._leaves[oid]]
+            changed = [
+                oid for oid in other if await rows_moved(connection, self._leaves[oid], found[oid])
+            ]
+            if changed:
+                insert_lsn = await read_insert_position(connection)
+                for oid in changed:
+                    entry = self._entries[oid]
+                    entry.valid_since = max(entry.valid_since, insert_lsn)
+            self._leaves.update(found)
+        return changed

@@ -72,6 +72,9 @@ class Database:
         self.when_read()
         return self.entry_of_notes
 
+    async def changed_partitions(self):
+        return []
+
     def groups(self, _oid):
         return ()
 
