@@ -22,6 +22,7 @@ from heliograph.config.values import (
     integer_parser,
     member_parser,
     parse_claims,
+    parse_extensions,
     parse_hmac_secret,
     parse_host,
     parse_key_set,
@@ -283,6 +284,16 @@ class Settings:
             meaning="Tables without row level security that are served to everybody with SELECT on"
             " them; `*` for all. Others are withheld.",
             parse=parse_table_names,
+        ),
+    ] = ()
+    extensions: Annotated[
+        tuple[str, ...],
+        Setting(
+            variable="HELIOGRAPH_EXTENSIONS",
+            meaning="Extensions that the embedded PostgreSQL of `dev` must have, separated by"
+            " commas. A new data folder is made with the first PostgreSQL of this machine that has"
+            " all; what is lacking is named before anything starts. `CREATE EXTENSION` is yours.",
+            parse=parse_extensions,
         ),
     ] = ()
     delete_visibility: Annotated[

@@ -24,6 +24,7 @@ _NAME_BYTES_MAX: Final = 63
 _PORT_MAX: Final = 65_535
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _SLOT_PATTERN: Final = re.compile(r"[a-z0-9_]{1,63}")
+_EXTENSION_PATTERN: Final = re.compile(r"[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*")
 _ORIGIN_PATTERN: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(?P<port>\d{1,5}))?", re.ASCII
 )
@@ -201,6 +202,15 @@ def parse_claims(text: str) -> dict[str, object]:
     if not claims:
         raise ValueError(expected)
     return claims
+
+
+def parse_extensions(text: str) -> tuple[str, ...]:
+    """Return a comma-separated list of PostgreSQL extensions, at least one."""
+    found = parse_names(text)
+    if not all(_EXTENSION_PATTERN.fullmatch(name) for name in found):
+        expected = "expected names of extensions such as pgcrypto, uuid-ossp"
+        raise ValueError(expected)
+    return found
 
 
 def parse_slot_name(text: str) -> str:

@@ -9,7 +9,7 @@ Either way the data folder is locked, and its secrets fill what the environment 
 
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from heliograph.config import Settings
 from heliograph.postgres.data_folder import DataFolder
@@ -54,7 +54,8 @@ async def open_development_database(
         finally:
             folder.close()
         return
-    async with EmbeddedPostgres(options) as embedded:
+    wanted = replace(options, extensions=(*options.extensions, *given.extensions))
+    async with EmbeddedPostgres(wanted) as embedded:
         running = embedded.running
         settings = Settings.for_dev(environ, running.secrets.for_development(running.url))
         yield DevelopmentDatabase(settings=settings, embedded=embedded)

@@ -42,7 +42,7 @@ from heliograph.postgres.binaries import (
 )
 from heliograph.postgres.cluster import SUPERUSER, Cluster, ClusterPlace, free_port
 from heliograph.postgres.data_folder import DataFolder, FolderSecrets
-from heliograph.postgres.extensions import extension_advice
+from heliograph.postgres.extensions import extension_advice, lacking_extensions
 from heliograph.postgres.postmaster import Postmaster
 from heliograph.postgres.process_account import ProcessAccount, choose_account
 from heliograph.postgres.process_deadline import ProcessDeadline
@@ -89,7 +89,8 @@ class EmbeddedOptions:
         binaries: Server programs in order of preference; None means those found on this machine.
         account: How they are started; None means what fits the present user and machine.
         settings: PostgreSQL settings beyond or instead of `EMBEDDED_SETTINGS`.
-        extensions: Extensions that must be available; checked before anything is started.
+        extensions: Extensions that must be available; checked before anything is started. A new
+            cluster is made by the first programs that have all of them.
     """
 
     data_dir: Path
@@ -239,8 +240,10 @@ class EmbeddedPostgres:
         candidates = self._options.binaries
         if candidates is None:
             candidates = tuple(find_binaries())
-        binaries = choose_binaries(candidates, major=folder.cluster_major())
-        advice = extension_advice(self._options.extensions, binaries, candidates)
+        extensions = self._options.extensions
+        complete = [each for each in candidates if not lacking_extensions(extensions, each)]
+        binaries = choose_binaries([*complete, *candidates], major=folder.cluster_major())
+        advice = extension_advice(extensions, binaries, candidates)
         if advice is not None:
             raise ConfigurationError(advice)
         if account.user_id is None:

@@ -57,4 +57,7 @@ def extension_advice(
             " has it."
         )
     offers = " or ".join(f"{other.describe()} in {other.bin_dir}" for other in better)
-    return f"{missing}; {offers} has. A cluster made by another version must be dumped and loaded."
+    return (
+        f"{missing}; {offers} has. A new data folder (--data-dir) is made with it; a cluster made"
+        " by another version must be dumped and loaded."
+    )

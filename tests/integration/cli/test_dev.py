@@ -3,18 +3,27 @@
 import signal
 import socket
 
+import psycopg
 import pytest
 
 from fixtures.serve_process import environment, spawned
+from heliograph.postgres.binaries import find_binaries
+from heliograph.postgres.extensions import lacking_extensions
 from heliograph.postgres.postmaster import cluster_processes
 from heliograph.postgres.process_deadline import ProcessDeadline
 
 pytestmark = pytest.mark.postgres
 
 
-def dev(folder):
+def dev(folder, **more):
     return spawned(
-        environment(None), folder, "dev", "--no-demo", "--data-dir", str(folder / "data")
+        environment(None, **more), folder, "dev", "--no-demo", "--data-dir", str(folder / "data")
+    )
+
+
+def wait_ready(running):
+    ProcessDeadline(60).require(
+        lambda: "is ready on" in running.log_path.read_text(), "the server to serve"
     )
 
 
@@ -29,9 +38,7 @@ def test_a_signal_during_the_start_leaves_no_postgresql_behind(tmp_path):
 
 def test_a_second_instance_and_a_taken_port_are_refused_in_words(tmp_path):
     with dev(tmp_path) as first:
-        ProcessDeadline(60).require(
-            lambda: "is ready on" in first.log_path.read_text(), "the first to serve"
-        )
+        wait_ready(first)
         second_place = tmp_path / "second"
         second_place.mkdir()
         arguments = ("dev", "--no-demo", "--data-dir", str(tmp_path / "data"))
@@ -48,3 +55,37 @@ def test_a_second_instance_and_a_taken_port_are_refused_in_words(tmp_path):
                 assert f"can not listen on 127.0.0.1 port {port}: Address already in use" in said
                 assert "Traceback" not in said
         assert cluster_processes(second_place / "data" / "postgres") == []
+
+
+def test_extensions_that_no_postgresql_here_has_are_named_before_anything_starts(tmp_path):
+    with dev(tmp_path, HELIOGRAPH_EXTENSIONS="citext,made_up") as refused:
+        assert refused.process.wait(30) == 2
+        said = refused.log_path.read_text()
+    assert "has no extension made_up, nor has any other PostgreSQL found here" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "data" / "postgres").exists()
+
+
+def test_a_postgresql_that_has_the_extensions_is_offered_or_taken(tmp_path):
+    wheel, *others = find_binaries()
+    if not lacking_extensions(["pgcrypto"], wheel):
+        pytest.skip("the preferred PostgreSQL has pgcrypto")
+    better = next((each for each in others if not lacking_extensions(["pgcrypto"], each)), None)
+    if better is None:
+        pytest.skip("no PostgreSQL of this machine has pgcrypto")
+    with dev(tmp_path) as without:
+        wait_ready(without)
+    with dev(tmp_path, HELIOGRAPH_EXTENSIONS="pgcrypto") as refused:
+        assert refused.process.wait(30) == 2
+        said = refused.log_path.read_text()
+    assert f"{wheel.describe()} has no extension pgcrypto; {better.describe()} in" in said
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    with dev(fresh, HELIOGRAPH_EXTENSIONS="pgcrypto") as taken:
+        wait_ready(taken)
+        said = taken.log_path.read_text()
+        url = next(word for word in said.split() if word.startswith("postgresql://"))
+        with psycopg.connect(url) as connection:
+            connection.execute("create extension pgcrypto")
+            major = connection.info.server_version // 10_000
+    assert major == better.major

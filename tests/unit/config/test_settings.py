@@ -76,6 +76,7 @@ def test_every_setting_can_be_set():
         "HELIOGRAPH_ATTACH": "always",
         "HELIOGRAPH_READER": "polling",
         "HELIOGRAPH_ALLOW_WITHOUT_RLS": "orders",
+        "HELIOGRAPH_EXTENSIONS": "pgcrypto",
         "HELIOGRAPH_DELETE_VISIBILITY": "strict",
         "HELIOGRAPH_LEAVE_EVENTS": "silent",
         "HELIOGRAPH_LOG_LEVEL": "debug",

@@ -11,6 +11,7 @@ from heliograph.config.values import (
     integer_parser,
     is_loopback,
     parse_claims,
+    parse_extensions,
     parse_hmac_secret,
     parse_host,
     parse_key_set,
@@ -30,6 +31,7 @@ PARSERS = [
     integer_parser(1, 10),
     legacy_key_parser("anon"),
     parse_claims,
+    parse_extensions,
     parse_hmac_secret,
     parse_host,
     parse_key_set,
@@ -169,3 +171,10 @@ def test_only_addresses_of_this_machine_are_loopback():
 )
 def test_another_login_keeps_host_database_and_options(url, expected):
     assert url_with_login(Secret(url), "judge", Secret("n@w")).reveal() == expected
+
+
+def test_extensions_are_names_as_create_extension_takes_them():
+    assert parse_extensions("pgcrypto, uuid-ossp,pgcrypto") == ("pgcrypto", "uuid-ossp")
+    for wrong in ("", "../etc/passwd", "a--b", "-a", "pg crypto"):
+        with pytest.raises(ValueError, match="expected"):
+            parse_extensions(wrong)
