@@ -4,6 +4,7 @@ What it finds is read by ``/ready`` and ``/metrics``, which never wait for the d
 """
 
 import asyncio
+import math
 from collections import deque
 
 import structlog
@@ -17,7 +18,7 @@ from heliograph.limits import (
 )
 from heliograph.ports.change_source import ChangeSource
 from heliograph.ports.clock import Clock
-from heliograph.postgres.admin import AdminDatabase
+from heliograph.postgres.admin import AdminDatabase, SlotPosition
 from heliograph.server.metrics import Metrics
 
 _log = structlog.get_logger("heliograph.database")
@@ -57,8 +58,7 @@ class DatabaseWatch:
         self._clock = clock
         self._meter = LagMeter()
         self._problem: str | None = None
-        self._database = ZERO_LSN
-        self._retained_bytes = 0
+        self._slot = SlotPosition(ZERO_LSN, 0, None, None)
 
     def problem(self) -> str | None:
         """Return None if the last look was answered, else what was wrong."""
@@ -68,7 +68,8 @@ class DatabaseWatch:
         """Have ``/metrics`` show what was found."""
         metrics.bind_gauge(metrics.replication_lag_bytes, self._lag_bytes)
         metrics.bind_gauge(metrics.replication_lag_seconds, self._lag_s)
-        metrics.bind_gauge(metrics.slot_retained_bytes, lambda: float(self._retained_bytes))
+        metrics.bind_gauge(metrics.slot_retained_bytes, lambda: float(self._slot.retained_bytes))
+        metrics.bind_gauge(metrics.slot_safe_wal_bytes, self._safe_wal_bytes)
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -85,8 +86,7 @@ class DatabaseWatch:
             return str(error)
         except TimeoutError:
             return f"the database did not answer within {DATABASE_LOOK_TIMEOUT_S:g} s"
-        self._database = found.database
-        self._retained_bytes = found.retained_bytes
+        self._note_slot(found)
         self._meter.look(found.database, self._clock.monotonic_s())
         return None
 
@@ -98,8 +98,27 @@ class DatabaseWatch:
             _log.info("database_answers_again")
         self._problem = problem
 
+    def _note_slot(self, found: SlotPosition) -> None:
+        """Keep what was found; warn once when the slot comes near its limit."""
+        was_half_used, self._slot = self._slot.is_half_used, found
+        if found.is_half_used and not was_half_used:
+            _log.warning(
+                "slot_retains_much_wal",
+                slot=self._slot_name,
+                retained_bytes=found.retained_bytes,
+                limit_bytes=found.limit_bytes,
+                remedy="find out why the reader is behind, or raise max_slot_wal_keep_size: above"
+                " it the slot is lost and every client must load anew",
+            )
+        elif was_half_used and not found.is_half_used:
+            _log.info("slot_retains_less_wal", retained_bytes=found.retained_bytes)
+
+    def _safe_wal_bytes(self) -> float:
+        safe = self._slot.safe_wal_bytes
+        return math.nan if safe is None else float(safe)
+
     def _lag_bytes(self) -> float:
-        return float(max(0, self._database - self._source.status().progress))
+        return float(max(0, self._slot.database - self._source.status().progress))
 
     def _lag_s(self) -> float:
         return self._meter.lag_s(self._source.status().progress, self._clock.monotonic_s())

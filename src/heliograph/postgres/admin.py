@@ -36,9 +36,10 @@ select c.oid::bigint, c.relkind::text, c.relpersistence = 'p',
 """
 
 _SLOT: Final = """
-select pg_catalog.pg_current_wal_lsn()::text,
-       (select pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)
-          from pg_catalog.pg_replication_slots where slot_name = %s)
+select w.lsn::text, pg_catalog.pg_wal_lsn_diff(w.lsn, s.restart_lsn), s.safe_wal_size,
+       pg_catalog.pg_size_bytes(pg_catalog.current_setting('max_slot_wal_keep_size'))
+  from pg_catalog.pg_current_wal_lsn() as w(lsn)
+  left join pg_catalog.pg_replication_slots s on s.slot_name = %s
 """
 
 _FOLLOWED: Final = """
@@ -114,10 +115,20 @@ class SlotPosition:
     Attributes:
         database: Where its WAL ends.
         retained_bytes: WAL that is kept for the slot; 0 without a slot.
+        safe_wal_bytes: WAL that may still be written before the slot is lost; None without a slot
+            or without a limit.
+        limit_bytes: ``max_slot_wal_keep_size``; None without a limit.
     """
 
     database: Lsn
     retained_bytes: int
+    safe_wal_bytes: int | None
+    limit_bytes: int | None
+
+    @property
+    def is_half_used(self) -> bool:
+        """Whether more than half of what may be kept for the slot is kept."""
+        return self.limit_bytes is not None and self.retained_bytes * 2 > self.limit_bytes
 
 
 class AdminDatabase:
@@ -205,7 +216,13 @@ class AdminDatabase:
         if row is None:
             message = "PostgreSQL did not tell its position"
             raise UnavailableError(message)
-        return SlotPosition(parse_lsn(row[0]), int(row[1] or 0))
+        position, retained, safe, limit = row
+        return SlotPosition(
+            database=parse_lsn(position),
+            retained_bytes=int(retained or 0),
+            safe_wal_bytes=safe,
+            limit_bytes=limit if limit >= 0 else None,
+        )
 
     async def relation_kinds(self, oids: Collection[int]) -> list[RelationKind]:
         """Describe relations that were read while judging; unknown oids are left out."""

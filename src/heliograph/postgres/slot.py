@@ -30,8 +30,7 @@ _INSPECT: Final = """
     select plugin, database = current_database(), temporary, wal_status, active_pid,
            confirmed_flush_lsn::text, restart_lsn::text,
            pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint,
-           pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint,
-           safe_wal_size
+           pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint
       from pg_replication_slots where slot_name = %s
 """
 
@@ -82,7 +81,6 @@ class SlotStatus:
         restart_lsn: Oldest WAL that it holds back.
         lag_bytes: From the confirmed position to the end of the log.
         retained_bytes: Of WAL that it holds back.
-        safe_wal_size: Bytes that may be written before it is lost; None without such a bound.
     """
 
     wal_status: str | None
@@ -91,7 +89,6 @@ class SlotStatus:
     restart_lsn: Lsn
     lag_bytes: int
     retained_bytes: int
-    safe_wal_size: int | None
 
     @property
     def is_lost(self) -> bool:
@@ -155,7 +152,7 @@ async def inspect_slot(session: AsyncConnection[TupleRow], slot_name: str) -> Sl
     if plugin != _PLUGIN or not is_here or is_temporary:
         message = f"the replication slot {slot_name} belongs to another database or purpose"
         raise ConfigurationError(message)
-    wal_status, active_pid, confirmed, restart, lag, retained, safe = state
+    wal_status, active_pid, confirmed, restart, lag, retained = state
     return SlotStatus(
         wal_status=wal_status,
         active_pid=active_pid,
@@ -163,7 +160,6 @@ async def inspect_slot(session: AsyncConnection[TupleRow], slot_name: str) -> Sl
         restart_lsn=_lsn(restart),
         lag_bytes=lag or 0,
         retained_bytes=retained or 0,
-        safe_wal_size=safe,
     )
 
 

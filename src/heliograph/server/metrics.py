@@ -71,6 +71,10 @@ class Metrics:
         self.slot_retained_bytes = self._gauge(
             "slot_retained_bytes", "WAL that PostgreSQL keeps because of our slot."
         )
+        self.slot_safe_wal_bytes = self._gauge(
+            "slot_safe_wal_bytes",
+            "WAL that may be written before our slot is lost; NaN without a limit.",
+        )
         self.ring_bytes = self._gauge("ring_bytes", "Bytes of transactions kept for late readers.")
         self.ring_transactions = self._gauge("ring_transactions", "Transactions kept.")
         self.ring_age_seconds = self._gauge("ring_age_seconds", "Age of the oldest one kept.")

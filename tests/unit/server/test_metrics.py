@@ -12,6 +12,7 @@ def test_every_family_that_operators_need_is_there():
     text = Metrics().render().decode()
     for name in (
         *("replication_lag_bytes", "replication_lag_seconds", "slot_retained_bytes"),
+        "slot_safe_wal_bytes",
         *("ring_bytes", "ring_transactions", "ring_age_seconds", "subscriptions", "channels"),
         *("connections", "judgement_seconds", "gc_pause_seconds"),
         *("queue_depth", "closes_total", "malformed_messages_total"),
