@@ -58,11 +58,16 @@ create table unprotected (id int primary key);
 create table keyless (id int);
 alter table keyless enable row level security;
 create policy none on keyless for select using (false);
+create table headless (id int primary key, body text);
+alter table headless enable row level security;
+create policy every on headless for select using (true);
+revoke select on headless from anon, authenticated;
+grant select (body) on headless to authenticated;
 create schema closed;
 create table closed.things (id int primary key);
 alter table closed.things enable row level security;
 alter publication supabase_realtime add table notes, ungranted, unprotected, keyless,
-  closed.things;
+  headless, closed.things;
 """
 
 HOSTILE = (
@@ -207,6 +212,8 @@ async def test_a_table_that_one_may_read_is_refused_with_what_is_wrong(attacked)
     async with connected(served) as client:
         told = await answer(client, "k", token(), table("keyless"))
         assert "the table can not be streamed: it has no primary key" in told
+        told = await answer(client, "h", token(), table("headless"))
+        assert "the table can not be streamed: the role may not SELECT the primary key" in told
 
 
 async def test_every_refused_subscription_is_counted_by_its_kind(attacked):

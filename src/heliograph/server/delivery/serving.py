@@ -42,11 +42,15 @@ def why_withheld(entry: TableEntry, role: str, rules: ServingRules) -> str | Non
     reason = why_not_streamable(table)
     if reason is not None:
         return reason
-    return _why_not_shown(entry, role, rules) or _undecidable_policy(table, rights)
+    return (
+        _why_not_shown(entry, role, rules)
+        or _why_not_told_apart(table, rights)
+        or _undecidable_policy(table, rights)
+    )
 
 
 def what_may_be_told(entry: TableEntry, role: str, rules: ServingRules) -> str | None:
-    """Return why a table can not be streamed to anybody, if this role may know that it exists.
+    """Return why a table can not be streamed to a role that may know that it exists.
 
     Who may read the table learns what is wrong with it; everybody else learns the same as for one
     that does not exist.
@@ -54,7 +58,14 @@ def what_may_be_told(entry: TableEntry, role: str, rules: ServingRules) -> str |
     table = entry.description
     if not table.is_published or _why_not_shown(entry, role, rules) is not None:
         return None
-    return why_not_streamable(table)
+    return why_not_streamable(table) or _why_not_told_apart(table, entry.rights[role])
+
+
+def _why_not_told_apart(table: TableDescription, rights: TableRights) -> str | None:
+    """Return why rows would come without their key: nobody could apply an UPDATE or a DELETE."""
+    if rights.selectable.issuperset(table.primary_key):
+        return None
+    return "the role may not SELECT the primary key"
 
 
 def _why_not_shown(entry: TableEntry, role: str, rules: ServingRules) -> str | None:
