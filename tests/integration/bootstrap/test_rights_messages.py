@@ -290,6 +290,7 @@ async def test_following_a_table_is_told_from_publishing_it(any_url, connect, ma
             (message,) = await stream.messages()
             content = f"s {json.dumps(message)}".encode()
             carrying = SimpleNamespace(
-                messages=(LogicalMessage(True, Lsn(1), "heliograph.rights", content),)
+                messages=(LogicalMessage(True, Lsn(1), "heliograph.rights", content),),
+                messages_omitted=0,
             )
             assert (RightsMessages(b"s").read(carrying) is None) is is_harmless
