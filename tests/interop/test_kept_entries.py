@@ -1,14 +1,11 @@
 """What a subscription keeps of what its client wrote."""
 
-import asyncio
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from raw_client import RawClient
+from fixtures.raw_client import connected
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
@@ -34,14 +31,9 @@ async def test_a_wildcard_keeps_nothing_that_its_client_only_wrote_down(server):
     )
     # Some 600 KB each once it is read.
     entry = {"event": "*", "schema": "public", "x": [0.5] * 20_000}
-    client = await RawClient.connect(server)
-    reading = asyncio.create_task(client.read())
-    try:
+    async with connected(server) as client:
         await client.join("first", server.token("ada"), entry)
         before = resident_bytes(server.process.pid)
         for number in range(CHANNELS):
             await client.join(f"r{number}", server.token("ada"), entry)
         assert resident_bytes(server.process.pid) - before < CHANNELS * 250_000
-    finally:
-        await client.socket.close()
-        await reading

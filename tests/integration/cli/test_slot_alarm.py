@@ -8,12 +8,13 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from fixtures.realtime_server import SystemClock, wait_until
+from fixtures.waiting import wait_until
 from heliograph.cli import database_watch
 from heliograph.core.replication.lsn import ZERO_LSN
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.embedded import EmbeddedOptions, EmbeddedPostgres
 from heliograph.server.metrics import Metrics
+from heliograph.server.system_clock import SystemClock
 
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
 

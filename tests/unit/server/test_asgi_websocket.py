@@ -5,7 +5,8 @@ import contextlib
 
 import pytest
 
-from fixtures.realtime_server import PATH, make_parts, wait_until
+from fixtures.realtime_server import PATH, make_parts
+from fixtures.waiting import wait_until
 from heliograph.core.wire.websocket_frame import TEXT, server_frame_header
 from heliograph.server.app import build_app
 from heliograph.server.asgi_websocket import AsgiTransport
