@@ -190,7 +190,8 @@ class Program:
 
     def __init__(self, served, key=ANON_KEY):
         url = served.url.replace("http", "ws", 1) + "/realtime/v1"
-        self.client = AsyncRealtimeClient(url, key, initial_backoff=0.2)
+        # Five attempts so soon after one another would be over before a busy server is back.
+        self.client = AsyncRealtimeClient(url, key, initial_backoff=0.2, max_retries=10)
         self.changes, self.systems, self.states = {}, {}, {}
         self._news = asyncio.Event()
 
