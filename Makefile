@@ -50,7 +50,7 @@ bench: $(STAMPS)/dev system  ## make bench NAME=fanout: run benchmarks/fanout.py
 	@test -n "$(NAME)" && test -f "benchmarks/$(NAME).py" || { \
 		echo "usage: make bench NAME=…, one of:"; \
 		ls benchmarks/*.py 2>/dev/null | sed 's|benchmarks/|  |; s|\.py$$||' | grep -v '^  _'; exit 2; }
-	PYTHONPATH=scripts $(BIN)/python "benchmarks/$(NAME).py" $(ARGS)
+	$(BIN)/python "benchmarks/$(NAME).py" $(ARGS)
 
 soak: $(STAMPS)/dev system interop  ## the tests that take minutes to hours
 	$(BIN)/python -m pytest -m soak $(ARGS)

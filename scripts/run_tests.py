@@ -14,9 +14,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
-from ci import is_ci
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from fixtures.ci import is_ci
 
 #: The files whose every branch must be run, as coverage patterns.
 CORE: Final = "src/heliograph/core/*"

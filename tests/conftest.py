@@ -8,9 +8,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
-from ci import is_ci
+from fixtures.ci import is_ci
 
 pytest_plugins = ["fixtures.postgres", "fixtures.server"]
 
