@@ -35,7 +35,7 @@ pytestmark = pytest.mark.asyncio
 TABLES = [Relation(oid, "public", f"t{oid}", ReplicaIdentity.FULL, ()) for oid in (1, 2)]
 STEPS = 150
 CLIENTS = 8
-SEEDS = int(os.environ.get("DELIVERY_SIMULATION_SEEDS", "40"))
+SEEDS = int(os.environ.get("DELIVERY_SIMULATION_SEEDS", "15"))
 
 
 class Change:
