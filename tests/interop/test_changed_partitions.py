@@ -3,13 +3,11 @@
 On a database with event triggers, and as a plain owner without them (`visibility.md` §1).
 """
 
-import contextlib
 import json
 
-import psycopg
 import pytest
 
-from fixtures.raw_client import connected, stopped, table, write_until
+from fixtures.raw_client import stopped, subscribed, write_until
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
@@ -23,18 +21,6 @@ insert into pt values (1, 'one'), (11, 'eleven');
 alter publication supabase_realtime set (publish_via_partition_root = true);
 alter publication supabase_realtime add table pt;
 """
-
-
-@contextlib.asynccontextmanager
-async def subscribed(server, *names):
-    async with (
-        connected(server) as client,
-        await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql,
-    ):
-        for name in names:
-            said = await client.join(name, server.service_role_key, table(name))
-            assert said["message"] == "Subscribed to PostgreSQL"
-        yield client, sql
 
 
 async def test_rows_that_come_or_go_with_a_partition_are_told(any_server):

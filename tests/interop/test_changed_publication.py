@@ -3,12 +3,9 @@
 On a database with event triggers, and as a plain owner without them (`visibility.md` §1).
 """
 
-import contextlib
-
-import psycopg
 import pytest
 
-from fixtures.raw_client import connected, table
+from fixtures.raw_client import subscribed
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
@@ -19,18 +16,6 @@ NARROWED = {
     "column list": "alter publication supabase_realtime set table w (id, a)",
     "operations": "alter publication supabase_realtime set (publish = 'insert')",
 }
-
-
-@contextlib.asynccontextmanager
-async def subscribed(server, *names):
-    async with (
-        connected(server) as client,
-        await psycopg.AsyncConnection.connect(server.database_url, autocommit=True) as sql,
-    ):
-        for name in names:
-            said = await client.join(name, server.service_role_key, table(name))
-            assert said["message"] == "Subscribed to PostgreSQL"
-        yield client, sql
 
 
 async def test_a_publication_that_sends_less_of_a_table_is_told(any_server):

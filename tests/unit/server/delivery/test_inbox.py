@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
+from fixtures.transactions import empty_transaction
 from heliograph.core.changelog.ring import Ring
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.relation import Relation, ReplicaIdentity
-from heliograph.core.replication.transaction import Transaction
 from heliograph.ports.change_source import SourceIdentity
 from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.inbox import ChangeInbox, InboxParts
@@ -98,18 +98,7 @@ def identity(start_lsn, *, system="1", is_new=False):
 
 
 def transaction(commit_lsn):
-    return Transaction(
-        commit_lsn=Lsn(commit_lsn),
-        end_lsn=Lsn(commit_lsn + 1),
-        xid=commit_lsn,
-        commit_time_us=0,
-        relations=(TABLE,),
-        truncated=(),
-        messages=(),
-        row_count=1,
-        size_bytes=10,
-        is_too_large=False,
-    )
+    return empty_transaction(commit_lsn, relations=(TABLE,), row_count=1)
 
 
 async def test_a_reconnect_to_the_same_slot_continues():

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from fixtures.transactions import empty_transaction
 from heliograph import limits
 from heliograph.core.matching.visibility import OldShown, Told, Verdict
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.row_change import ChangeKind
 from heliograph.core.replication.snapshot import Snapshot
-from heliograph.core.replication.transaction import Transaction
 from heliograph.server.delivery.catch_up import catch_up
 from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
 from heliograph.server.delivery.counters import DeliveryCounters
@@ -165,17 +165,8 @@ class Services:
 
 
 def transaction(commit_lsn, *, changes=1, size_bytes=10):
-    return Transaction(
-        commit_lsn=Lsn(commit_lsn),
-        end_lsn=Lsn(commit_lsn + 1),
-        xid=commit_lsn,
-        commit_time_us=commit_lsn,
-        relations=(),
-        truncated=(),
-        messages=(),
-        row_count=changes,
-        size_bytes=size_bytes,
-        is_too_large=False,
+    return empty_transaction(
+        commit_lsn, commit_time_us=commit_lsn, row_count=changes, size_bytes=size_bytes
     )
 
 

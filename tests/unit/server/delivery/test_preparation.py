@@ -4,11 +4,11 @@ import contextlib
 
 import pytest
 
+from fixtures.transactions import empty_transaction
 from heliograph import limits
 from heliograph.core.replication.lsn import MAX_LSN, ZERO_LSN, Lsn
 from heliograph.core.replication.relation import Relation, ReplicaIdentity
 from heliograph.core.replication.snapshot import Snapshot
-from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import UnavailableError
 from heliograph.postgres.rights_state import RightsState
 from heliograph.server.delivery import preparation as module
@@ -111,21 +111,6 @@ def preparation(database, rights, monkeypatch):
     )
 
 
-def transaction(xid):
-    return Transaction(
-        commit_lsn=Lsn(xid),
-        end_lsn=Lsn(xid + 1),
-        xid=xid,
-        commit_time_us=0,
-        relations=(),
-        truncated=(),
-        messages=(),
-        row_count=0,
-        size_bytes=10,
-        is_too_large=False,
-    )
-
-
 async def test_a_transaction_of_a_history_that_ended_is_not_waited_for(preparation, database):
     # A restored database: the transaction is never visible, its number was not given out yet.
     database.is_down = True
@@ -135,7 +120,7 @@ async def test_a_transaction_of_a_history_that_ended_is_not_waited_for(preparati
         asked.append(None)
         return len(asked) < 3
 
-    await preparation.prepare(transaction(100), DEFINITIONS, is_wanted)
+    await preparation.prepare(empty_transaction(100), DEFINITIONS, is_wanted)
     assert len(asked) == 3
     assert database.read == []
 
@@ -143,11 +128,11 @@ async def test_a_transaction_of_a_history_that_ended_is_not_waited_for(preparati
 async def test_rights_hold_from_the_start_of_another_history_on(preparation, database):
     preparation.distrust()
     assert database.entry_of_notes.valid_since == ZERO_LSN
-    assert preparation.is_needed(transaction(3), None)
+    assert preparation.is_needed(empty_transaction(3), None)
     database.sees_up_to = 50
-    await preparation.prepare(transaction(3), None, lambda: True)
+    await preparation.prepare(empty_transaction(3), None, lambda: True)
     assert database.read == [TABLE.oid]
-    assert not preparation.is_needed(transaction(4), None)
+    assert not preparation.is_needed(empty_transaction(4), None)
 
 
 async def test_a_fingerprint_counts_only_once_rights_were_read(preparation, database, monkeypatch):
@@ -187,7 +172,7 @@ async def test_rights_read_while_a_membership_exists_for_a_moment_are_read_again
         database.when_read = lambda: None
 
     database.when_read = end_membership
-    await preparation.prepare(transaction(3), DEFINITIONS, lambda: True)
+    await preparation.prepare(empty_transaction(3), DEFINITIONS, lambda: True)
     # Once while it existed, and once more because of that.
     assert database.read == [TABLE.oid] * 2
     assert not rights.is_disputed

@@ -2,10 +2,9 @@
 
 import pytest
 
+from fixtures.transactions import empty_transaction
 from heliograph import limits
-from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.relation import Relation, ReplicaIdentity
-from heliograph.core.replication.transaction import Transaction
 from heliograph.postgres.catalog import Catalog
 from heliograph.server.delivery.preparation import Preparation, PreparationParts
 from heliograph.server.delivery.progress import StreamProgress
@@ -50,19 +49,8 @@ def preparation(wildcards):
 
 
 def describing(oid):
-    return Transaction(
-        commit_lsn=Lsn(10),
-        end_lsn=Lsn(11),
-        xid=1,
-        commit_time_us=0,
-        relations=(),
-        truncated=(),
-        messages=(),
-        row_count=0,
-        size_bytes=10,
-        is_too_large=False,
-        changed_relations=(Relation(oid, "public", f"t{oid}", ReplicaIdentity.FULL, ()),),
-    )
+    relation = Relation(oid, "public", f"t{oid}", ReplicaIdentity.FULL, ())
+    return empty_transaction(10, changed_relations=(relation,))
 
 
 async def test_the_table_seen_longest_ago_gives_way_when_there_are_too_many(monkeypatch):
