@@ -75,7 +75,14 @@ def use_write_each():
         transport.write(frame)
         return transport.get_write_buffer_size()
 
+    def offer_and_write(self, frames, ids, data):
+        if not self.has_room():
+            return False
+        self.send_change(frames, ids, data)
+        return True
+
     Outbound._queue = queue_and_write  # noqa: SLF001 - the part that is replaced
+    Outbound.offer_change = offer_and_write
     PicowsTransport.write = write
 
 

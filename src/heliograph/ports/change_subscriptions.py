@@ -35,6 +35,17 @@ class ChangeOutlet(Protocol):
         """
         ...
 
+    def offer_change(self, ids: Sequence[int], data: bytes) -> bool:
+        """Queue one change if `has_room`; tell whether it did.
+
+        Both in one call, for delivery to many. Not before `ChangeSubscription.start`.
+
+        Args:
+            ids: As of `send_change`.
+            data: As of `send_change`.
+        """
+        ...
+
     def send_system(self, *, status: str, message: str) -> None:
         """Queue a ``system`` message of extension ``postgres_changes``.
 

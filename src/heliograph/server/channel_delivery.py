@@ -7,6 +7,7 @@ a time; a newer one replaces the older. Implements `ports.change_subscriptions.C
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 from heliograph.core.channels.effects import Subscribe, VerifyToken
@@ -90,6 +91,7 @@ class ChannelDelivery:
         "_verifying",
         "_waiting",
         "has_room",
+        "offer_change",
     )
 
     def __init__(self, channel_id: int, *, frames: ChangeFrames, parts: ChannelParts) -> None:
@@ -105,6 +107,7 @@ class ChannelDelivery:
         self._parts = parts
         # Asked and called for every delivered frame.
         self.has_room = parts.outbound.has_room
+        self.offer_change = partial(parts.outbound.offer_change, frames)
         self._send_change = parts.outbound.send_change
         self._verifying: asyncio.Task[None] | None = None
         self._subscribing: asyncio.Task[None] | None = None

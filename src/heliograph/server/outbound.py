@@ -174,6 +174,7 @@ class Outbound:
     """
 
     __slots__ = (
+        "_bytes_high",
         "_commit_to_write",
         "_held_bytes",
         "_is_closed",
@@ -214,6 +215,7 @@ class Outbound:
         self._commit_to_write = parts.commit_to_write
         self._oldest_commit_us = 0
         self._limits = parts.limits
+        self._bytes_high = parts.limits.bytes_high
         self._on_slow = on_slow
         self._pieces: list[bytes] = []
         self._staged_bytes = 0
@@ -239,6 +241,32 @@ class Outbound:
             if not self._oldest_commit_us:
                 self._oldest_commit_us = self._commit_to_write.current_us
             self._queue(size, pieces)
+
+    def offer_change(self, frames: ChangeFrames, ids: Sequence[int], data: bytes) -> bool:
+        """Queue one change if there is room; tell whether it did.
+
+        `has_room` and `send_change` in one, written out: half of what a frame costs before it is
+        written are calls.
+        """
+        if (
+            self._staged_bytes + self._held_bytes >= self._bytes_high
+            and self.waiting_bytes() >= self._bytes_high
+        ):
+            return False
+        if self._is_closed:
+            return True
+        size, pieces = frames.framed(ids, data)
+        if not self._oldest_commit_us:
+            self._oldest_commit_us = self._commit_to_write.current_us
+        self._pieces += pieces
+        self._staged_bytes += size
+        self._traffic.frames_sent += 1
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._ticks.add(self)
+        elif self._staged_bytes > self._bytes_high:
+            self._drop_if_full()
+        return True
 
     def flush(self) -> None:
         """Hand over what one tick has queued, unless the transport is full."""
@@ -268,7 +296,7 @@ class Outbound:
         What the transport holds only shrinks between two flushes, so that the figure of the last
         one is enough to say yes.
         """
-        bytes_high = self._limits.bytes_high
+        bytes_high = self._bytes_high
         return (
             self._staged_bytes + self._held_bytes < bytes_high or self.waiting_bytes() < bytes_high
         )
@@ -326,11 +354,8 @@ class Outbound:
         if not self._is_scheduled:
             self._is_scheduled = True
             self._ticks.add(self)
-        elif (
-            self._staged_bytes > self._limits.bytes_high
-            and self.waiting_bytes() > self._limits.bytes_max
-        ):
-            self._give_up_full()
+        elif self._staged_bytes > self._bytes_high:
+            self._drop_if_full()
 
     def _write(self) -> int:
         """Write all staged frames at once; return what waits afterwards."""
@@ -356,6 +381,11 @@ class Outbound:
         self._pieces.clear()
         self._staged_bytes = 0
         self._oldest_commit_us = 0
+
+    def _drop_if_full(self) -> None:
+        """Give up on a client for whom more waits than may."""
+        if self.waiting_bytes() > self._limits.bytes_max:
+            self._give_up_full()
 
     def _give_up_full(self) -> None:
         """Give up on a client for whom too much waits."""

@@ -288,11 +288,13 @@ async def test_close_writes_the_rest_first_and_nothing_afterwards():
     assert bench.slow == []
 
 
-async def test_a_change_is_queued_like_any_frame():
+@pytest.mark.parametrize("how", ["send_change", "offer_change"])
+async def test_a_change_is_queued_like_any_frame(how):
     bench = Bench()
+    queue = getattr(bench.outbound, how)
     frames = SharedChangeFrames().get("realtime:a", SerializerVersion.V2, is_legacy=False)
     bench.send(3)
-    bench.outbound.send_change(frames, [1], b"{}")
+    queue(frames, [1], b"{}")
     _, pieces = frames.framed([1], b"{}")
     waiting = 3 + len(b"".join(pieces))
     assert bench.outbound.waiting_bytes() == waiting
@@ -300,9 +302,35 @@ async def test_a_change_is_queued_like_any_frame():
     assert bench.transport.writes == [frame(3) + b"".join(pieces)]
     assert (bench.traffic.frames_sent, bench.traffic.bytes_sent) == (2, waiting)
     bench.outbound.end()
-    bench.outbound.send_change(frames, [1], b"{}")
+    queue(frames, [1], b"{}")
     await asyncio.sleep(0)
     assert len(bench.transport.writes) == 1
+
+
+async def test_an_offer_is_refused_where_there_is_no_room():
+    bench = Bench()
+    frames = SharedChangeFrames().get("realtime:a", SerializerVersion.V2, is_legacy=False)
+    bench.lags.current_us = int(999.6 * 1e6)
+    bench.send(40)
+    assert bench.outbound.offer_change(frames, [1], b"1" * 10)
+    assert not bench.outbound.has_room()
+    assert not bench.outbound.offer_change(frames, [1], b"{}")
+    assert bench.traffic.frames_sent == 2
+    await asyncio.sleep(0)
+    assert bench.written() == ([1, 1, 1, 1], pytest.approx(0.4))
+    assert not bench.outbound.offer_change(frames, [1], b"{}")
+    bench.transport.taken = bench.transport.buffered_bytes()
+    assert bench.outbound.offer_change(frames, [1], b"{}")
+    bench.outbound.end()
+
+
+async def test_who_is_offered_more_than_may_wait_is_slow():
+    bench = Bench()
+    frames = SharedChangeFrames().get("realtime:a", SerializerVersion.V2, is_legacy=False)
+    bench.send(3)
+    assert bench.outbound.offer_change(frames, [1], b"1" * 400)
+    assert bench.slow == ["more than 300 bytes wait to be read"]
+    bench.outbound.end()
 
 
 async def test_room_is_found_again_when_the_transport_drained_without_a_word():

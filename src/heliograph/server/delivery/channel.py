@@ -40,6 +40,7 @@ class SubscribedChannel:
         passed_over: Commit position of the last transaction that its lane did not match or judge
             for it, because it was not there yet or lagged: it may be live only behind it.
         is_closed: Whether it ended.
+        offer: The outlet's `offer_change` once it was started; None while it is held.
         is_catching_up: Whether a task reads from the ring for it.
         take_over: Called by `start` instead of sending what was held, when it replaces another
             subscription of its channel.
@@ -54,6 +55,7 @@ class SubscribedChannel:
         "is_catching_up",
         "is_closed",
         "lag",
+        "offer",
         "outlet",
         "owed",
         "passed_over",
@@ -79,6 +81,7 @@ class SubscribedChannel:
         self.lag: Place | None = None
         self.passed_over: Lsn = ZERO_LSN
         self.is_closed = False
+        self.offer: Callable[[Sequence[int], bytes], bool] | None = None
         self.is_catching_up = False
         self.take_over: Callable[[], None] | None = None
         self.catch_up: Callable[[], None] | None = None
@@ -89,6 +92,7 @@ class SubscribedChannel:
     def start(self) -> None:
         """Queue what was held and go live."""
         held, self._held = self._held, None
+        self.offer = self.outlet.offer_change
         if self.take_over is not None:
             self.take_over()
             return

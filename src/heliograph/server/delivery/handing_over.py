@@ -62,7 +62,9 @@ def deliver(
             told = judging.told(match, question, judgement)
             if told is not None:
                 frames.append((match.group, _rendered(item.dispatched, match, told)))
-        if frames:
+        if len(frames) == 1 and item.only is None:
+            services.counters.delivered += _offer(item, change, *frames[0], begin_catch_up)
+        elif frames:
             _send(item, change, frames, begin_catch_up)
         item.previous_sequence = change.sequence
     services.note_commit(0)
@@ -71,18 +73,34 @@ def deliver(
             channel.resync("undecidable")
 
 
+def _offer(
+    item: LaneItem,
+    change: RowChange,
+    group: BindingGroup,
+    data: bytes,
+    begin_catch_up: BeginCatchUp,
+) -> int:
+    """Send one frame to every channel of one group, and return how many took it by an offer.
+
+    The way of nearly every change: for a channel that is plainly live one call decides and queues;
+    all others go through `_takes`.
+    """
+    offered = 0
+    for channel, ids in tuple(group.channels.items()):
+        is_plain = channel.lag is None and channel.owed is None and not channel.is_closed
+        if is_plain and channel.offer is not None and channel.offer(ids, data):
+            offered += 1
+        elif _takes(item, change, channel, begin_catch_up):
+            channel.send(ids, data)
+    return offered
+
+
 def _send(
     item: LaneItem,
     change: RowChange,
     frames: Sequence[tuple[BindingGroup, bytes]],
     begin_catch_up: BeginCatchUp,
 ) -> None:
-    if len(frames) == 1 and item.only is None:
-        group, data = frames[0]
-        for channel, ids in tuple(group.channels.items()):
-            if _takes(item, change, channel, begin_catch_up):
-                channel.send(ids, data)
-        return
     for channel, by_data in _by_channel(frames, item.only).items():
         # A change is taken whole: what a channel has no room for it reads from the ring.
         if _takes(item, change, channel, begin_catch_up):

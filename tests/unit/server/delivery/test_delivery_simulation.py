@@ -219,6 +219,12 @@ class Outlet:
         self.room -= 1
         self.told.append(data)
 
+    def offer_change(self, ids, data):
+        if self.has_room():
+            self.send_change(ids, data)
+            return True
+        return False
+
     def send_system(self, *, status, message):
         assert message.startswith("resync: ")
         self.told.append(Resync(self.written[-1].commit_lsn))

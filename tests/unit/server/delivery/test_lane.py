@@ -84,6 +84,12 @@ class Outlet:
     def send_change(self, _ids, data):
         self.told.append(data)
 
+    def offer_change(self, ids, data):
+        if self.has_room():
+            self.send_change(ids, data)
+            return True
+        return False
+
     def send_system(self, *, status, message):
         self.told.append(f"{status} {message}")
 
