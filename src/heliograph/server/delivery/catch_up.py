@@ -62,7 +62,7 @@ async def _catch_up(reader: RingReader, lane: Lane, channel: SubscribedChannel) 
         place = channel.lag
         if place is None or channel.is_closed:
             return
-        if not reader.ring.covers(_start(place)):
+        if not reader.ring.covers(place.read_behind()):
             channel.resync("fell_behind")
             return
         transactions, end = _next(reader, lane, place)
@@ -79,12 +79,6 @@ async def _catch_up(reader: RingReader, lane: Lane, channel: SubscribedChannel) 
             return
 
 
-def _start(place: Place) -> Lsn:
-    """Return the position behind which to read: the transaction itself unless it is complete."""
-    whole = place.sequence == END_OF_TRANSACTION
-    return place.commit_lsn if whole else Lsn(place.commit_lsn - 1)
-
-
 def _next(reader: RingReader, lane: Lane, place: Place) -> tuple[list[Transaction], Lsn]:
     """Read what follows a place, up to where the lane has given everything to those who are live.
 
@@ -92,7 +86,7 @@ def _next(reader: RingReader, lane: Lane, place: Place) -> tuple[list[Transactio
         The next transactions, and the position up to which the lane is done.
     """
     oids = {group.entry.description.oid for group in lane.groups.values()}
-    found, _ = reader.ring.after(_start(place), oids, _TRANSACTIONS_AT_ONCE)
+    found, _ = reader.ring.after(place.read_behind(), oids, _TRANSACTIONS_AT_ONCE)
     end = finished_up_to(lane, reader.last_dispatched())
     return [transaction for transaction in found if transaction.commit_lsn <= end], end
 

@@ -1,7 +1,7 @@
 """One channel's subscription: what it still waits for and what it was told last."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from heliograph import limits
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
@@ -9,7 +9,11 @@ from heliograph.ports.change_subscriptions import ChangeOutlet
 from heliograph.server.delivery.counters import DeliveryCounters
 
 if TYPE_CHECKING:
-    from heliograph.server.delivery.positions import StreamPosition
+    from heliograph.server.delivery.positions import Continuation, StreamPosition
+
+
+#: Sequence number behind every change of a transaction.
+END_OF_TRANSACTION: Final = 1 << 62
 
 
 class Place(NamedTuple):
@@ -23,9 +27,10 @@ class Place(NamedTuple):
     commit_lsn: Lsn
     sequence: int
 
-
-#: Sequence number behind every change of a transaction.
-END_OF_TRANSACTION = 1 << 62
+    def read_behind(self) -> Lsn:
+        """Return the position behind which to read on: the same transaction unless it is whole."""
+        is_whole = self.sequence == END_OF_TRANSACTION
+        return self.commit_lsn if is_whole else Lsn(self.commit_lsn - 1)
 
 
 class SubscribedChannel:
@@ -77,7 +82,7 @@ class SubscribedChannel:
             on_close: Takes the channel out of the index.
         """
         self.outlet = outlet
-        self.owed: StreamPosition | None = None
+        self.owed: StreamPosition | Continuation | None = None
         self.lag: Place | None = None
         self.passed_over: Lsn = ZERO_LSN
         self.is_closed = False
@@ -115,8 +120,7 @@ class SubscribedChannel:
 
     def is_owed(self, xid: int, commit_lsn: Lsn) -> bool:
         """Tell whether a transaction belongs to the subscription."""
-        owed = self.owed
-        return owed is None or commit_lsn >= owed.insert_lsn or not owed.snapshot.sees(xid)
+        return self.owed is None or self.owed.owes(xid, commit_lsn)
 
     def has_room(self) -> bool:
         """Tell whether one more change may be queued now."""

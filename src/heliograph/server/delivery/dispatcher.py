@@ -29,7 +29,7 @@ from heliograph.server.delivery.judging import Judging, Question, VisibilityRule
 from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem
 from heliograph.server.delivery.large_transactions import LargeTransactions, is_large
-from heliograph.server.delivery.positions import StreamPosition
+from heliograph.server.delivery.positions import Continuation, StreamPosition
 from heliograph.server.delivery.ring_reading import RingReading, tell_resync
 from heliograph.server.delivery.table_registry import TableRegistry
 from heliograph.server.metrics import Metrics
@@ -172,6 +172,11 @@ class Dispatcher:
 
         def take_over() -> None:
             channel.lag = before.lag or self.finished_place(old_lane)
+            begin_lsn = Lsn(channel.lag.read_behind() + 1)
+            if channel.owed is None or channel.owed.insert_lsn <= begin_lsn:
+                # Its lane may not be as far: what it still has is not for this channel, not even
+                # when that is told `resync` and therefore lags no more.
+                channel.owed = Continuation(begin_lsn)
             self.start_catch_up(lane, channel)
 
         channel.take_over = take_over

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from heliograph.core.matching.visibility import OldShown, Told
+from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.row_change import ChangeKind, RowChange
 from heliograph.core.replication.transaction import Transaction
 from heliograph.postgres.judge import Judgement
@@ -16,7 +17,6 @@ from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.groups import BindingGroup, Match
 from heliograph.server.delivery.judging import Judging, Question
 from heliograph.server.delivery.lane_item import DispatchedTransaction, FromRing, LaneItem
-from heliograph.server.delivery.positions import StreamPosition
 
 #: Has a channel that lags read from the ring.
 BeginCatchUp = Callable[[SubscribedChannel], None]
@@ -118,7 +118,7 @@ def _takes(
     transaction = item.dispatched.transaction
     if channel.lag is not None or channel.is_closed:
         return False
-    if channel.owed is not None and not _is_owed(transaction, channel, channel.owed):
+    if channel.owed is not None and not _is_owed(transaction, channel, channel.owed.insert_lsn):
         return False
     if channel.has_room():
         return True
@@ -130,9 +130,9 @@ def _takes(
     return False
 
 
-def _is_owed(transaction: Transaction, channel: SubscribedChannel, owed: StreamPosition) -> bool:
+def _is_owed(transaction: Transaction, channel: SubscribedChannel, insert_lsn: Lsn) -> bool:
     """Tell whether a transaction belongs to a subscription that has just begun."""
-    if transaction.commit_lsn >= owed.insert_lsn:
+    if transaction.commit_lsn >= insert_lsn:
         # A lane goes on in commit order: from here on all is owed.
         channel.owed = None
         return True

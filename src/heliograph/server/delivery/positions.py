@@ -30,6 +30,25 @@ class StreamPosition:
     snapshot: Snapshot
     insert_lsn: Lsn
 
+    def owes(self, xid: int, commit_lsn: Lsn) -> bool:
+        """Tell whether a transaction belongs to the subscription."""
+        return commit_lsn >= self.insert_lsn or not self.snapshot.sees(xid)
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Where a subscription goes on that took the place of another, which was given the rest.
+
+    Attributes:
+        insert_lsn: Whatever commits from here on is owed, and nothing else.
+    """
+
+    insert_lsn: Lsn
+
+    def owes(self, _xid: int, commit_lsn: Lsn) -> bool:
+        """Tell whether a transaction belongs to the subscription."""
+        return commit_lsn >= self.insert_lsn
+
 
 class Unsettled:
     """Dispatched transactions that a snapshot may not see yet; nearly always empty."""

@@ -35,6 +35,7 @@ pytestmark = pytest.mark.asyncio
 TABLES = [Relation(oid, "public", f"t{oid}", ReplicaIdentity.FULL, ()) for oid in (1, 2)]
 STEPS = 150
 CLIENTS = 8
+AUDIENCES = ("judged 1", "judged 2", "open 1")
 SEEDS = int(os.environ.get("DELIVERY_SIMULATION_SEEDS", "15"))
 
 
@@ -178,8 +179,11 @@ class Judge:
     def __init__(self, chance):
         self.chance = chance
         self.fails = 0.0
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def judge(self, _lane, _question, _items):
+        await self.gate.wait()
         for _ in range(self.chance.randrange(12)):
             await asyncio.sleep(0)
         if self.chance.random() < self.fails:
@@ -227,7 +231,7 @@ class Outlet:
 
     def send_system(self, *, status, message):
         assert message.startswith("resync: ")
-        self.told.append(Resync(self.written[-1].commit_lsn))
+        self.told.append(Resync(self.written[-1].commit_lsn if self.written else 0))
 
     def close_failed(self, message):
         raise AssertionError(message)
@@ -299,16 +303,15 @@ class Simulation:
             lane.groups[key].channels[channel] = (1,)
         return lane
 
-    async def join(self):
+    async def join(self, name=None):
         if len(self.clients) == CLIENTS:
             return
         outlet = Outlet(self.written)
         channel = SubscribedChannel(outlet, counters=self.dispatcher.counters, on_close=self.unfile)
-        tables = self.chance.sample(TABLES, self.chance.randint(1, 2))
-        name = self.chance.choice(["judged 1", "judged 2", "open 1"])
-        lane = self.file(channel, name, tables)
+        tables = self.chance.sample(TABLES, self.chance.randint(1, 2)) if name is None else TABLES
+        lane = self.file(channel, name or self.chance.choice(AUDIENCES), tables)
         # The last few are dispatched and not visible to the snapshot yet.
-        unseen = self.chance.choice([0, 0, 1, 3])
+        unseen = self.chance.choice([0, 0, 1, 3]) if name is None else 0
         seen = max(self.forgotten, len(self.written) - unseen)
         xmax = seen * 10 + 5
         insert_lsn = Lsn(len(self.written) * 10 + 5)
@@ -322,17 +325,18 @@ class Simulation:
         channel.start()
 
     async def replace(self):
-        """Give a client's channel another audience, as a refreshed token does."""
+        """Give some client's channel another audience."""
         started = [client for client in self.clients if not client.channel.is_held]
-        if not started:
-            return
-        client = self.chance.choice(started)
+        if started:
+            self.replace_at(self.chance.choice(started), self.chance.choice(AUDIENCES))
+
+    def replace_at(self, client, name):
+        """Give a client's channel another audience, as a refreshed token does."""
         before = client.channel
         channel = SubscribedChannel(
             client.outlet, counters=self.dispatcher.counters, on_close=self.unfile
         )
         tables = [table for table in TABLES if table.oid in client.oids]
-        name = self.chance.choice(["judged 1", "judged 2", "open 1"])
         lane = self.file(channel, name, tables)
         self.dispatcher.succeed(lane, channel, client.lane, before)
         channel.start()
@@ -472,3 +476,21 @@ async def test_what_is_lost_is_said_before_anything_later_is_told(seed):
         await simulation.run(loses=True)
         for client in simulation.clients:
             simulation.check(client)
+
+
+async def test_who_comes_to_a_lane_that_is_behind_and_lags_no_more_is_told_nothing_older():
+    async with asyncio.TaskGroup() as tasks:
+        simulation = Simulation(0, tasks)
+        await simulation.join("judged 1")
+        simulation.judge.gate.clear()
+        simulation.commit(most_rows=1)
+        await simulation.join("open 1")
+        simulation.commit(most_rows=1)
+        client = simulation.clients[1]
+        simulation.replace_at(client, "judged 1")
+        client.channel.resync("rights_changed")
+        simulation.commit(most_rows=1)
+        simulation.judge.gate.set()
+        while not simulation.is_at_rest():
+            await asyncio.sleep(0)
+        assert client.outlet.told == [(20, 0), Resync(20), (30, 0)]
