@@ -3,9 +3,10 @@ r"""Text frames of serializers 1.0.0 (object) and 2.0.0 (array); protocol §2.1.
 Decoding never raises anything but `RemoteProtocolError`, whatever the text is, and costs time in
 proportion to its length only. Two kinds of fault are told apart: a text that is not a message at
 all (dropped and counted, the connection stays), and a message that can be answered but breaks a
-bound of S30: nesting, number of keys, integers of more than 19 digits, ``\u0000``. The common case
-is cheap: five scans in C say that no bound can be broken. Where one may be, strings are cut out and
-the rest is looked at, before anything is decoded.
+bound of S30: nesting, number of keys, integers of more than 19 digits, ``\u0000``, and what has no
+value at all (``1e999``, half a surrogate pair). The common case is cheap: five scans in C say that
+no bound can be broken. Where one may be, strings are cut out and the rest is looked at, before
+anything is decoded.
 """
 
 import re
@@ -30,8 +31,20 @@ _LONG_DIGITS: Final = re.compile(rb"[0-9]{20,}")
 _FLOAT_BEFORE: Final = re.compile(rb"[.eE]$|[eE][+-]$")
 _FLOAT_AFTER: Final = (b".", b"e", b"E")
 _BRACKETS: Final = re.compile(rb"[\[\]{}]")
+#: A bracket outside strings, and all that lies before it; possessive, so that it never goes back.
+_NEXT_BRACKET: Final = re.compile(
+    rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z))*+([\[\]{}])', re.DOTALL
+)
+#: The escape of half a pair without its other half; no character, and not allowed in UTF-8.
+_LONE_SURROGATE: Final = re.compile(
+    rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F].."
+)
 #: The escape of NUL: an odd number of backslashes before ``u0000``.
 _ESCAPED_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+_UNREADABLE: Final = (
+    "the message holds what can not be read: a number out of range, or half a surrogate pair"
+)
 
 
 class _EnvelopeV1(msgspec.Struct):
@@ -59,16 +72,17 @@ def decode_text(text: str, version: SerializerVersion) -> Message | RefusedMessa
     """
     try:
         encoded = text.encode()
-        violation = _broken_bound(encoded)
-        if violation is not None:
-            return _refused(encoded, version, violation)
-        document: object = msgspec.json.decode(encoded)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        message = "the frame is not JSON, or not of the shape of its serializer"
+    except UnicodeEncodeError as error:
+        message = "the frame is not UTF-8"
         raise RemoteProtocolError(message) from error
-    except RecursionError:
-        message = "the frame is nested too deeply"
-        raise RemoteProtocolError(message) from None
+    violation = _broken_bound(encoded)
+    if violation is not None:
+        return _refused(encoded, version, violation)
+    try:
+        document: object = msgspec.json.decode(encoded)
+    except msgspec.DecodeError:
+        # JSON by its grammar, perhaps, with what nobody can hold: `_refused` looks closer.
+        return _refused(_LONE_SURROGATE.sub(rb"\\ufffd", encoded), version, _UNREADABLE)
     return _from_v1(document) if version is SerializerVersion.V1 else _from_v2(document)
 
 
@@ -178,10 +192,41 @@ def _broken_integer(skeleton: bytes) -> str | None:
 
 def _refused(text: bytes, version: SerializerVersion, violation: str) -> RefusedMessage:
     """Read the envelope alone, so that its sender can be told."""
-    if version is SerializerVersion.V1:
-        v1 = _envelope_v1.decode(text)
-        message = _message((v1.join_ref, v1.ref, v1.topic, v1.event), None)
-    else:
-        join_ref, ref, topic, event, _ = _envelope_v2.decode(text)
-        message = _message((join_ref, ref, topic, event), None)
+    try:
+        message = _read_envelope(text, version)
+    except RecursionError:
+        message = _read_envelope(_shallow(text), version)
     return RefusedMessage(message.join_ref, message.ref, message.topic, violation)
+
+
+def _read_envelope(text: bytes, version: SerializerVersion) -> Message:
+    try:
+        if version is SerializerVersion.V1:
+            v1 = _envelope_v1.decode(text)
+            return _message((v1.join_ref, v1.ref, v1.topic, v1.event), None)
+        join_ref, ref, topic, event, _ = _envelope_v2.decode(text)
+        return _message((join_ref, ref, topic, event), None)
+    except msgspec.DecodeError as error:
+        message = "the frame is not JSON, or not of the shape of its serializer"
+        raise RemoteProtocolError(message) from error
+
+
+def _shallow(text: bytes) -> bytes:
+    """Cut out what lies deeper than a message may be nested; its envelope does not.
+
+    Raises:
+        RemoteProtocolError: If there are too many brackets to look at each.
+    """
+    if text.count(b"[") + text.count(b"{") > JSON_KEYS_MAX:
+        message = "the frame is nested too deeply"
+        raise RemoteProtocolError(message)
+    kept: list[bytes] = []
+    depth = begin = 0
+    for found in _NEXT_BRACKET.finditer(text):
+        depth += 1 if found[1] in b"[{" else -1
+        if depth == JSON_DEPTH_MAX + 1 and found[1] in b"[{":
+            kept.append(text[begin : found.start(1)])
+        elif depth == JSON_DEPTH_MAX and found[1] in b"]}":
+            kept.append(b"0")
+            begin = found.end()
+    return b"".join(kept) + text[begin:] if depth <= JSON_DEPTH_MAX else b""

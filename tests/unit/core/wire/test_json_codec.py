@@ -95,8 +95,8 @@ def test_serializer_1_needs_each_of_its_keys(missing):
         ('[null,{},"t","e",{}]', V2),
         (json.dumps([None, "r" * (REF_CHARACTERS_MAX + 1), "t", "e", {}]), V2),
         ('[null,null,"t","e",NaN]', V2),
-        ('[null,null,"t","e",1e999]', V2),
-        ('[null,null,"t","e","\\ud800"]', V2),
+        ('[null,null,7,"e",1e999]', V2),
+        ('[null,null,7,"e","\\ud800"]', V2),
         ("\ud800", V2),
         ("[" * 1_000_000, V2),
         ("[" * 3_000 + "]" * 3_000, V2),
@@ -116,6 +116,8 @@ def test_what_is_no_message_is_the_protocol_error(text, version):
     ("payload", "word"),
     [
         ("[" * JSON_DEPTH_MAX + "]" * JSON_DEPTH_MAX, "nested"),
+        ('{"a":' * 5_000 + '"]}"' + "}" * 5_000, "nested"),
+        ("[[]," + "[" * 1_000 + "]" * 1_000 + ',{"b":[]}]', "nested"),
         (json.dumps({str(number): 0 for number in range(JSON_KEYS_MAX + 1)}), "keys"),
         (json.dumps([[]] * (JSON_KEYS_MAX + 1)), "arrays"),
         (f'{{"n":{10**19}}}', "19 digits"),
@@ -124,12 +126,15 @@ def test_what_is_no_message_is_the_protocol_error(text, version):
         ('{"table":"a\\u0000b"}', "u0000"),
         ('{"a\\u0000":1}', "u0000"),
         ('["\\u0000"]', "u0000"),
+        ('{"n":[1e999]}', "can not be read"),
+        ('{"filter":"v=eq.\\ud83d"}', "can not be read"),
+        ('["\\uDE00\\ud83d\\ude00","\\ud83d\\ud83d\\ude00"]', "can not be read"),
     ],
 )
 def test_content_beyond_a_bound_is_answered_by_its_envelope(payload, word):
-    refused = decode_text(f'["1","2","t","phx_join",{payload}]', V2)
+    refused = decode_text(f'["1","2","t\\ud83d\\ude00","phx_join",{payload}]', V2)
     assert isinstance(refused, RefusedMessage)
-    assert (refused.join_ref, refused.ref, refused.topic) == ("1", "2", "t")
+    assert (refused.join_ref, refused.ref, refused.topic) == ("1", "2", "t\U0001f600")
     assert word in refused.reason
 
 
@@ -171,6 +176,12 @@ def test_hostile_texts_of_the_largest_size_cost_little():
         '[null,"1","t","e",[' + "[]," * (size // 3 - 10) + "[]]]",
         '[null,"1","t","e",[' + "1," * (size // 2 - 30) + "1234567890123456789]]",
         '[null,"1","t","e",{' + '"a":1,' * (size // 6 - 10) + '"a":1}]',
+        '[null,"1","t","e","' + "\\ud83d" * (size // 6 - 10) + '"]',
+        '[null,"1","t","e",'
+        + "[" * JSON_KEYS_MAX
+        + "," * (size - 3 * JSON_KEYS_MAX)
+        + "]" * JSON_KEYS_MAX,
+        '[null,"1","t","e",[' + "[" * 9_000 + '"",' * (size // 4) + '"]',
         '[null,"1","t","e","' + "\\u0000" * (size // 6 - 10) + '"]',
         "9" * size,
         '"' + '\\"' * (size // 2),
