@@ -15,7 +15,7 @@ class Identity:
             the settings).
         claims_json: The token's payload as JSON text, what ``request.jwt.claims`` is set to.
         claims: The same, decoded.
-        subject: The ``sub`` claim if it is a string, not necessarily a UUID.
+        subject: The ``sub`` claim as text, not necessarily a UUID; None if there is none.
         expires_unix_s: ``exp``; None only for identities that we mint ourselves.
     """
 

@@ -28,7 +28,7 @@ class Bearer(Protocol):
 
     @property
     def subject(self) -> str | None:
-        """The ``sub`` claim; None for API keys."""
+        """The ``sub`` claim as text; None for API keys."""
         ...
 
     @property
@@ -67,13 +67,18 @@ def may_follow(candidate: Bearer, current: Bearer, user: User | None) -> bool:
     return named is None or user is None or named == user
 
 
-def is_older(candidate: Bearer, current: Bearer) -> bool:
-    """Tell whether ``candidate`` was issued to the same user before ``current`` (S4: replay)."""
-    issued, before = candidate.claims.get("iat"), current.claims.get("iat")
-    return (
-        candidate.subject is not None
-        and candidate.subject == current.subject
-        and isinstance(issued, int | float)
-        and isinstance(before, int | float)
-        and issued < before
-    )
+def issued_s(bearer: Bearer) -> float | None:
+    """Return the ``iat`` of a token with a subject; None for others, and where there is none."""
+    issued = bearer.claims.get("iat")
+    return issued if isinstance(issued, int | float) and bearer.subject is not None else None
+
+
+def is_older(candidate: Bearer, newest_s: float | None) -> bool:
+    """Tell whether a token was issued before the newest that its user has shown (S4: replay).
+
+    Args:
+        candidate: Who the token stands for; may be the channel's user (`may_follow`).
+        newest_s: The latest `issued_s` of the channel; None if there was none.
+    """
+    issued = issued_s(candidate)
+    return issued is not None and newest_s is not None and issued < newest_s

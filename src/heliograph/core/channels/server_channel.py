@@ -25,7 +25,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, assert_never
 
 from heliograph.core.channels import replies
-from heliograph.core.channels.bearer import SERVICE_ROLE, Bearer, is_older, may_follow, user_of
+from heliograph.core.channels.bearer import (
+    SERVICE_ROLE,
+    Bearer,
+    is_older,
+    issued_s,
+    may_follow,
+    user_of,
+)
 from heliograph.core.channels.effects import (
     Effect,
     EndChannel,
@@ -103,6 +110,7 @@ class ServerChannel:
         "_identity",
         "_is_refresh",
         "_join",
+        "_newest_s",
         "_opening",
         "_retry_s",
         "_subscribe_attempt",
@@ -134,6 +142,7 @@ class ServerChannel:
         self._opening = opening
         self._identity: Bearer = opening.identity
         self._user: User | None = None
+        self._newest_s: float | None = None
         self._token = self._own_token(config.token)
         self._verified_token = self._token
         self._is_refresh = False
@@ -362,7 +371,7 @@ class ServerChannel:
             return self.close_with_error(_SERVICE_ROLE_TEXT)
         if not may_follow(identity, self._identity, self._user):
             return self.close_with_error(_OTHER_USER_TEXT)
-        if is_older(identity, self._identity):
+        if is_older(identity, self._newest_s):
             return []
         # Another text of the same claims shows the same rows; its signer may stay longer.
         is_same = identity == self._identity
@@ -374,6 +383,9 @@ class ServerChannel:
         self._identity = identity
         self._token = self._verified_token
         self._user = self._user or user_of(identity)
+        # Kept while the channel is anonymous, too: an earlier token may not come back by way of it.
+        issued = issued_s(identity)
+        self._newest_s = self._newest_s if issued is None else issued
         self._set_deadlines(identity, now)
 
     def _break_off(self, extension: str, text: str) -> list[Effect]:

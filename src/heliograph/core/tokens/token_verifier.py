@@ -51,7 +51,8 @@ class VerifiedToken:
         role: The role claim: a database role that the settings allow.
         claims: The payload, decoded.
         claims_json: The payload, encoded again: valid for jsonb, each key once.
-        subject: ``sub`` if it is a string, else None.
+        subject: ``sub`` as text; the JSON of what is no string, as ``->>`` gives it to policies.
+            None if there is none, or null.
         expires_unix_s: ``exp``.
     """
 
@@ -111,12 +112,11 @@ class TokenVerifier:
         for name, value in self.required_claims.items():
             if name not in claims or _canonical(claims[name]) != _canonical(value):
                 raise claim_not_accepted(name)
-        subject = claims.get("sub")
         return VerifiedToken(
             role=role,
             claims=MappingProxyType(claims),
             claims_json=encode_object(claims),
-            subject=subject if isinstance(subject, str) else None,
+            subject=_text_of(claims.get("sub")),
             expires_unix_s=expires_unix_s,
         )
 
@@ -147,6 +147,10 @@ class TokenVerifier:
 def _canonical(value: object) -> str:
     """Return one text for one JSON value: for Python 1, 1.0 and True are equal."""
     return json.dumps(value, sort_keys=True)
+
+
+def _text_of(value: object) -> str | None:
+    return value if value is None or isinstance(value, str) else _canonical(value)
 
 
 def _member(value: object, name: str) -> object:

@@ -143,6 +143,14 @@ def test_an_older_token_of_the_same_user_changes_nothing():
     assert of(fx.VerifyToken, effects) == []
 
 
+@pytest.mark.security
+def test_an_older_token_does_not_come_back_by_way_of_the_anonymous_key():
+    driver, _ = joined(token="new", holder=identity(iat=200))
+    assert of(fx.Subscribe, refresh(driver, "anon", ANON))
+    assert refresh(driver, "old", identity(iat=100)) == []
+    assert of(fx.Subscribe, refresh(driver, "newer", identity(iat=201)))
+
+
 def test_another_text_of_the_same_claims_is_adopted_without_a_new_subscription():
     driver, channel_id = joined(Driver(limits=no_silence()), token="jwt", holder=identity(iat=100))
     assert refresh(driver, "%6awt", identity(iat=100)) == []
