@@ -298,6 +298,9 @@ OUTBOUND_BYTES_HIGH: Final = 1024 * 1024
 OUTBOUND_BYTES_LOW: Final = 256 * 1024
 #: Bytes at which a connection is closed whatever its deadline says.
 OUTBOUND_BYTES_MAX: Final = 8 * 1024 * 1024
+#: Bytes that may wait for all connections of the process together; beyond them the slowest are
+#: closed, at the next look after them (S34). A thousand stalled readers at the high mark.
+OUTBOUND_BYTES_TOTAL_MAX: Final = 1024 * 1024 * 1024
 #: Seconds in which a client takes nothing of what waits for it, be it one byte, before its
 #: connection is closed (3008).
 WRITE_DEADLINE_S: Final = 10.0

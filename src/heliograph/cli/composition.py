@@ -245,5 +245,6 @@ def _outbound_limits(settings: Settings) -> OutboundLimits:
         bytes_high=bounds.outbound_bytes_high,
         bytes_low=bounds.outbound_bytes_low,
         bytes_max=bounds.outbound_bytes_max,
+        bytes_total_max=bounds.outbound_bytes_total_max,
         write_deadline_s=bounds.write_deadline_s,
     )

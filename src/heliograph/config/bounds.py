@@ -147,6 +147,15 @@ class Bounds:
             integer_parser(1024, _GIB),
         ),
     ] = limits.OUTBOUND_BYTES_MAX
+    outbound_bytes_total_max: Annotated[
+        int,
+        _bound(
+            "OUTBOUND_BYTES_TOTAL_MAX",
+            "Waiting bytes of all sockets together at which the slowest are closed (3008).",
+            "bytes",
+            integer_parser(1024, 1024 * _GIB),
+        ),
+    ] = limits.OUTBOUND_BYTES_TOTAL_MAX
 
     def problems(self) -> dict[str, str]:
         """Return one line for each group of bounds that contradict each other, by a field."""
@@ -156,5 +165,11 @@ class Bounds:
                 "HELIOGRAPH_OUTBOUND_BYTES_LOW, _HIGH and _MAX: expected LOW < HIGH < MAX; found"
                 f" {self.outbound_bytes_low}, {self.outbound_bytes_high},"
                 f" {self.outbound_bytes_max}"
+            )
+        if self.outbound_bytes_total_max < self.outbound_bytes_max:
+            found["outbound_bytes_total_max"] = (
+                "HELIOGRAPH_OUTBOUND_BYTES_TOTAL_MAX: expected at least"
+                f" HELIOGRAPH_OUTBOUND_BYTES_MAX, which is {self.outbound_bytes_max}; found"
+                f" {self.outbound_bytes_total_max}"
             )
         return found

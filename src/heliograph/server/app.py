@@ -24,7 +24,8 @@ from heliograph.server.connection_registry import ConnectionRegistry
 from heliograph.server.health import ReadinessPart, health_routes
 from heliograph.server.metrics import CONTENT_TYPE, Metrics
 from heliograph.server.origins import OriginPolicy
-from heliograph.server.outbound import OutboundLimits, OutboundParts, SlowConsumerWatch, TickFlush
+from heliograph.server.outbound import OutboundLimits, OutboundParts, TickFlush
+from heliograph.server.slow_consumers import SlowConsumerWatch
 from heliograph.server.websocket_handshake import (
     WEBSOCKET_PATHS,
     HandshakePolicy,
@@ -80,7 +81,10 @@ def build_registry(parts: ServerParts) -> ConnectionRegistry:
             limits=parts.connection_limits,
             outbound=OutboundParts(
                 ticks=TickFlush(end_turn),
-                watch=SlowConsumerWatch(parts.outbound_limits.write_deadline_s),
+                watch=SlowConsumerWatch(
+                    write_deadline_s=parts.outbound_limits.write_deadline_s,
+                    bytes_total_max=parts.outbound_limits.bytes_total_max,
+                ),
                 traffic=metrics.traffic,
                 commit_to_write=metrics.commit_to_write,
                 limits=parts.outbound_limits,

@@ -7,7 +7,8 @@ the transport's can not.
 
 Two marks steer who feeds us: above `OUTBOUND_BYTES_HIGH` nothing more should be queued, at
 `OUTBOUND_BYTES_LOW` it may go on. A client that takes nothing at all for `WRITE_DEADLINE_S` while
-something waits, or for whom more than the maximum waits, is a slow consumer and is closed.
+something waits, or for whom more than the maximum waits, is a slow consumer and is closed
+(`slow_consumers`).
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from heliograph import limits
 from heliograph.core.wire.change_frame import ChangeFrames
 from heliograph.core.wire.websocket_frame import server_frame_header
 from heliograph.server.commit_to_write import CommitToWrite
+from heliograph.server.slow_consumers import SlowConsumerWatch
 
 
 class SocketTransport(Protocol):
@@ -48,6 +50,7 @@ class OutboundLimits:
     bytes_high: int = limits.OUTBOUND_BYTES_HIGH
     bytes_low: int = limits.OUTBOUND_BYTES_LOW
     bytes_max: int = limits.OUTBOUND_BYTES_MAX
+    bytes_total_max: int = limits.OUTBOUND_BYTES_TOTAL_MAX
     write_deadline_s: float = limits.WRITE_DEADLINE_S
 
 
@@ -59,58 +62,6 @@ class Traffic:
     bytes_sent: int = 0
     frames_sent: int = 0
     writes: int = 0
-
-
-class SlowConsumerWatch:
-    """Looks after the connections whose clients have not taken everything yet; one timer for all.
-
-    The timer runs only while there is such a connection.
-    """
-
-    def __init__(self, write_deadline_s: float) -> None:
-        """Watch for clients that take nothing for ``write_deadline_s``."""
-        self._write_deadline_s = write_deadline_s
-        self._interval_s = min(1.0, write_deadline_s / 4)
-        self._waiting: dict[Outbound, tuple[int, float]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, outbound: "Outbound") -> None:
-        """Watch a connection until everything was taken."""
-        if not outbound.is_watched:
-            outbound.is_watched = True
-            loop = asyncio.get_running_loop()
-            self._waiting[outbound] = (outbound.taken_bytes(), loop.time())
-            if self._timer is None:
-                self._timer = loop.call_later(self._interval_s, self._look)
-
-    def remove(self, outbound: "Outbound") -> None:
-        """Stop watching a connection."""
-        outbound.is_watched = False
-        self._waiting.pop(outbound, None)
-
-    def _look(self) -> None:
-        """Look after all, and again later; a bug in closing one does not end the watch."""
-        loop = asyncio.get_running_loop()
-        try:
-            self._look_after_all(loop.time())
-        finally:
-            is_needed = bool(self._waiting)
-            self._timer = loop.call_later(self._interval_s, self._look) if is_needed else None
-
-    def _look_after_all(self, now_s: float) -> None:
-        """Close who took nothing in time; wake who may feed again."""
-        for outbound, (taken_before, since_s) in list(self._waiting.items()):
-            if outbound.waiting_bytes() == 0:
-                self.remove(outbound)
-                outbound.wake()
-                continue
-            taken = outbound.taken_bytes()
-            if taken != taken_before:
-                self._waiting[outbound] = (taken, now_s)
-                outbound.wake()
-            elif now_s - since_s >= self._write_deadline_s:
-                self.remove(outbound)
-                outbound.give_up("nothing was read in time")
 
 
 class TickFlush:

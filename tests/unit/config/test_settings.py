@@ -88,6 +88,7 @@ def test_every_setting_can_be_set():
         "HELIOGRAPH_JUDGEMENT_CONNECTIONS_MAX": "2",
         "HELIOGRAPH_OUTBOUND_BYTES_LOW": "2048",
         "HELIOGRAPH_OUTBOUND_BYTES_MAX": "8192",
+        "HELIOGRAPH_OUTBOUND_BYTES_TOTAL_MAX": "8192",
     }
     every = [*settings_of(Settings).values(), *settings_of(Bounds).values()]
     assert {setting.variable for setting in every} == set(environ)
@@ -209,6 +210,8 @@ def test_a_wrong_legacy_key_is_named_and_not_shown(key, told):
 def test_outbound_bounds_that_contradict_each_other_are_named():
     shown = message_of(Settings.from_environ, {"HELIOGRAPH_OUTBOUND_BYTES_LOW": "999999999"})
     assert "HELIOGRAPH_OUTBOUND_BYTES_LOW" in shown
+    too_little = {"HELIOGRAPH_OUTBOUND_BYTES_TOTAL_MAX": "8388607"}
+    assert "at least HELIOGRAPH_OUTBOUND_BYTES_MAX" in message_of(Settings.from_environ, too_little)
 
 
 @given(

@@ -11,10 +11,10 @@ from heliograph.server.outbound import (
     Outbound,
     OutboundLimits,
     OutboundParts,
-    SlowConsumerWatch,
     TickFlush,
     Traffic,
 )
+from heliograph.server.slow_consumers import SlowConsumerWatch
 
 pytestmark = pytest.mark.asyncio
 
@@ -53,10 +53,12 @@ class FakeTransport:
 
 
 class Bench:
-    def __init__(self, limits=LIMITS, ticks=None):
+    def __init__(self, limits=LIMITS, ticks=None, watch=None):
         self.transport, self.traffic, self.slow = FakeTransport(), Traffic(), []
         self.lags, self.now_s = CommitToWrite((0.5, 1.0, 5.0), self), 1_000.0
-        self.watch = SlowConsumerWatch(limits.write_deadline_s)
+        self.watch = watch or SlowConsumerWatch(
+            write_deadline_s=limits.write_deadline_s, bytes_total_max=limits.bytes_total_max
+        )
         self.parts = OutboundParts(
             ticks=TickFlush(lambda: None) if ticks is None else ticks,
             watch=self.watch,
@@ -258,6 +260,32 @@ async def test_any_progress_starts_the_deadline_anew(monkeypatch):
         await time.passes(1.0)
     assert bench.slow == ["nothing was read in time"]
     bench.outbound.end()
+
+
+@pytest.mark.security
+async def test_where_too_much_waits_for_all_the_slowest_are_closed_first(monkeypatch):
+    time = VirtualTime(monkeypatch)
+    limits = OutboundLimits(write_deadline_s=8.0, bytes_total_max=1000)
+    first = Bench(limits)
+    stalled, smaller, reading, new = benches = [
+        first,
+        *(Bench(limits, watch=first.watch) for _ in range(3)),
+    ]
+    for bench, size in ((stalled, 300), (smaller, 200), (reading, 500)):
+        bench.send(size)
+    await time.passes(0)
+    await time.passes(1.0)
+    reading.transport.taken += 50
+    await time.passes(1.0)
+    assert not any(bench.slow for bench in benches)
+    new.send(300)
+    await time.passes(0)
+    reading.transport.taken += 1
+    await time.passes(1.0)
+    assert stalled.slow == ["more waits for all clients together than may"]
+    assert not any(bench.slow for bench in (smaller, reading, new))
+    for bench in benches:
+        bench.outbound.end()
 
 
 async def test_the_watch_sleeps_when_everything_was_taken_and_wakes_who_waits():
