@@ -6,7 +6,7 @@ from heliograph.core.tokens.api_keys import ApiKeys, is_opaque_key
 from heliograph.core.tokens.bounded_json import encode_object
 from heliograph.core.tokens.refusals import unknown_api_key
 from heliograph.core.tokens.token_verifier import TokenVerifier, VerifiedToken
-from heliograph.errors import TokenError
+from heliograph.errors import TokenError, UnavailableError
 from heliograph.ports.clock import Clock
 from heliograph.ports.identity import Identity
 from heliograph.server.jwks import RemoteKeys
@@ -32,33 +32,43 @@ class Keys:
             clock: For the times in tokens.
             remote: Keys that are fetched, if the settings name an address.
         """
-        self._own_keys = verifier.keys
+        self._own = verifier
         self._verifier = verifier
         self._api_keys = api_keys
         self._clock = clock
         self._remote = remote
 
     async def identify(self, text: str) -> Identity:
-        """Return who shows this token or key; `ready_keys` and `verify` in one.
+        """Return who shows this token or key; only a token of the issuer may wait for a fetch.
+
+        What the keys of the settings decide is decided at once, however slow the issuer is.
 
         Raises:
             TokenError: If it is not good; see `refusals` for the texts.
+            UnavailableError: If it names a key that is not known and the issuer does not tell its
+                keys now: the token may be good.
         """
-        await self.ready_keys(text)
-        return self.verify(text)
+        remote = self._remote
+        if remote is None or is_opaque_key(text) or self._own.missing_key_id(text) is None:
+            return self.verify(text)
+        await self._refresh_from(remote, text)
+        try:
+            return self.verify(text)
+        except TokenError as error:
+            if remote.problem and self._verifier.missing_key_id(text) is not None:
+                message = "the keys of the token's issuer can not be had now"
+                raise UnavailableError(message) from error
+            raise
 
-    async def ready_keys(self, token: str) -> None:
+    async def _refresh_from(self, remote: RemoteKeys, token: str) -> None:
         """Fetch keys if they are old or the token names a new one, and then rarely.
 
-        Never raises: a fetch that fails keeps the keys of the last one, and `verify` says what it
-        makes of the token with those.
+        Never raises: a fetch that fails keeps the keys of the last one.
         """
-        if self._remote is None or is_opaque_key(token):
-            return
         wants_new_key = self._verifier.missing_key_id(token) is not None
-        await self._remote.refresh_if_due(wants_new_key=wants_new_key)
+        await remote.refresh_if_due(wants_new_key=wants_new_key)
         # Cheap, and right after a fetch that another task waited for.
-        self._verifier = self._verifier.with_keys(self._own_keys.with_keys(self._remote.keys))
+        self._verifier = self._own.with_keys(self._own.keys.with_keys(remote.keys))
 
     def verify(self, token: str) -> Identity:
         """Return who shows this token or key, by the keys in memory.

@@ -234,6 +234,67 @@ async def test_an_issuer_that_never_answers_is_given_up(clock, issuer, remote, m
         await remote.refresh()
 
 
+def signed_elsewhere(key_id):
+    stranger = Issuer()
+    stranger.add(key_id)
+    return stranger.token(key_id)
+
+
+async def test_a_token_whose_key_can_not_be_fetched_is_not_refused(clock, issuer, remote):
+    issuer.add("k1")
+    issuer.answer = httpx.Response(500)
+    keys = keys_of(clock, remote)
+    for _ in range(3):
+        with pytest.raises(UnavailableError, match="can not be had now"):
+            await keys.identify(issuer.token("k1"))
+    assert len(issuer.requests) == 1
+    issuer.answer = None
+    clock.now_s += limits.JWKS_REFETCH_INTERVAL_S
+    assert (await keys.identify(issuer.token("k1"))).subject == "u"
+    with pytest.raises(TokenError, match="key ID"):
+        await keys.identify(signed_elsewhere("k2"))
+
+
+async def test_known_keys_stay_good_while_the_issuer_is_away(clock, issuer, remote):
+    issuer.add("k1")
+    keys = keys_of(clock, remote)
+    await keys.identify(issuer.token("k1"))
+    issuer.answer = httpx.Response(500)
+    clock.now_s += limits.JWKS_AGE_S_MAX
+    assert (await keys.identify(issuer.token("k1"))).subject == "u"
+    with pytest.raises(TokenError, match="signature"):
+        await keys.identify(signed_elsewhere("k1"))
+    with pytest.raises(UnavailableError):
+        await keys.identify(signed_elsewhere("k2"))
+    assert len(issuer.requests) == 2
+
+
+async def test_the_server_s_own_keys_do_not_wait_for_the_issuer(clock, issuer, remote):
+    theirs = mint_legacy_key("the project's own secret, thirty-two bytes", "anon")
+    keys = keys_of(clock, remote, roles={theirs: "anon", "sb_secret_one": "service_role"})
+    ours = mint_token(SECRET, {"role": "authenticated"}, now_s=clock.now_s, ttl_s=60)
+    roles = [(await keys.identify(text)).role for text in (ours, theirs, "sb_secret_one")]
+    assert roles == ["authenticated", "anon", "service_role"]
+    assert issuer.requests == []
+
+
+@pytest.mark.security
+async def test_what_nobody_can_have_signed_is_refused_without_asking_the_issuer(
+    clock, issuer, remote
+):
+    issuer.add("k1")
+    token = issuer.token("k1")
+    header, payload, signature = token.split(".")
+    unnamed = jwt.encode({"role": "anon"}, issuer.private["k1"], "ES256")
+    nothing = jwt.encode({"role": "anon"}, "", "none", headers={"kid": "k1"})
+    forged = mint_legacy_key("a secret of somebody else, thirty-two bytes", "service_role")
+    damaged = [f"{header}.{payload}.?", f"{header}.?.{signature}", f"{header}.{signature}", "x"]
+    for text in (unnamed, nothing, forged, *damaged):
+        with pytest.raises(TokenError):
+            await keys_of(clock, remote).identify(text)
+    assert issuer.requests == []
+
+
 async def test_what_became_of_the_fetched_keys_is_logged_when_it_changes(clock, issuer, remote):
     async def fetch(times):
         with capture_logs() as lines:

@@ -124,11 +124,13 @@ class TokenVerifier:
         """Return the key id that a token names and no key has; None if that is not its trouble.
 
         Its issuer may have a new key; whoever fetches keys may ask for them, at the address of the
-        settings and never at one from the token.
+        settings and never at one from the token. A token that no key can make good is not worth it.
         """
         try:
-            header_part, _, _ = _split(token)
+            header_part, payload_part, signature_part = _split(token)
             algorithm, key_id = _read_header(header_part)
+            decode_object(_decode_part(payload_part))
+            _decode_part(signature_part)
         except TokenError:
             return None
         if key_id is None or algorithm not in _ASYMMETRIC or self.keys.knows(key_id):

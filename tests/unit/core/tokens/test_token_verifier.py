@@ -467,6 +467,9 @@ def test_only_an_unknown_key_of_an_asymmetric_token_is_worth_fetching(verifier, 
     assert verifier.missing_key_id(token_with({"alg": "HS256", "kid": "new"})) is None
     assert verifier.missing_key_id(token_with({"alg": "RS256"})) is None
     assert verifier.missing_key_id("nonsense") is None
+    named = b64_json({"alg": "RS256", "kid": "new"})
+    for damaged in (f"{named}.AAAA.AAAA", f"{named}.{b64_json(CLAIMS)}.?"):
+        assert verifier.missing_key_id(damaged) is None
 
 
 def test_handshakes_say_it_without_code_and_without_the_time(verifier):
