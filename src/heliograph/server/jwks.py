@@ -53,7 +53,7 @@ class RemoteKeys:
             raise ConfigurationError(message) from error
         self._clock = clock
         self._transport = transport
-        self._lock = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
         self._asked_s: float | None = None
         self._fetched_s: float | None = None
         self._keys: tuple[VerificationKey, ...] = ()
@@ -71,13 +71,12 @@ class RemoteKeys:
         return self._problem
 
     async def refresh(self) -> None:
-        """Fetch now.
+        """Fetch now, or wait for the fetch under way.
 
         Raises:
             UnavailableError: If the address does not answer with a usable key set.
         """
-        async with self._lock:
-            await self._fetch()
+        await self._wait_fetched()
         if self._problem:
             message = f"the key set of HELIOGRAPH_JWKS_URL can not be had: {self._problem}"
             raise UnavailableError(message)
@@ -91,14 +90,26 @@ class RemoteKeys:
         is_old = self._is_older_than(self._fetched_s, limits.JWKS_AGE_S_MAX)
         if not (is_old or wants_new_key):
             return
-        if self._lock.locked():
+        if self._is_fetching():
             # With keys that are merely old nobody else needs to wait for a slow issuer.
             if wants_new_key or not self._keys:
-                async with self._lock:
-                    pass
+                await self._wait_fetched()
         elif self._is_older_than(self._asked_s, limits.JWKS_REFETCH_INTERVAL_S):
-            async with self._lock:
-                await self._fetch()
+            await self._wait_fetched()
+
+    def _is_fetching(self) -> bool:
+        return self._fetching is not None and not self._fetching.done()
+
+    async def _wait_fetched(self) -> None:
+        """Wait for the fetch under way, or begin one.
+
+        It has a task of its own: a client that leaves, or shows another token, must not take the
+        keys from all others until the next fetch is due. It ends by `JWKS_TIMEOUT_S`.
+        """
+        if self._fetching is None or self._fetching.done():
+            work = self._fetch()
+            self._fetching = asyncio.create_task(work)  # noqa: TID251 - outlives who began it
+        await asyncio.shield(self._fetching)
 
     def _is_older_than(self, then_s: float | None, age_s: float) -> bool:
         return then_s is None or self._clock.monotonic_s() - then_s >= age_s

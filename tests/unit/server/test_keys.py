@@ -279,6 +279,25 @@ async def test_the_server_s_own_keys_do_not_wait_for_the_issuer(clock, issuer, r
 
 
 @pytest.mark.security
+async def test_a_caller_who_leaves_does_not_end_the_fetch_that_others_need(clock, issuer, remote):
+    issuer.add("k1")
+    issuer.gate = asyncio.Event()
+    keys = keys_of(clock, remote)
+    async with asyncio.TaskGroup() as group:
+        leaving = group.create_task(keys.identify(issuer.token("k1")))
+        await issuer.asked.wait()
+        staying = group.create_task(keys.identify(issuer.token("k1")))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.sleep(0)
+        issuer.gate.set()
+    assert leaving.cancelled()
+    assert staying.result().subject == "u"
+    assert (await keys.identify(issuer.token("k1"))).subject == "u"
+    assert len(issuer.requests) == 1
+
+
+@pytest.mark.security
 async def test_what_nobody_can_have_signed_is_refused_without_asking_the_issuer(
     clock, issuer, remote
 ):
