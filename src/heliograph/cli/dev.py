@@ -10,7 +10,6 @@ import random  # noqa: TID251 - the simulator's generator is made here
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,10 +20,10 @@ import uvloop
 from heliograph.apps.optics.demo import ALLOW_WITHOUT_RLS, DemoReport, load_demo
 from heliograph.apps.optics.simulator import ShopSimulator
 from heliograph.cli.composition import PartsOptions, ServerOptions, run_server
+from heliograph.cli.keys import minted_key
 from heliograph.cli.stop_request import run_until_stopped
 from heliograph.cli.terminal import Terminal
 from heliograph.config import Bounds, Settings, unknown_variables
-from heliograph.core.tokens.minting import mint_legacy_key
 from heliograph.postgres.bootstrap import prepare_database
 from heliograph.postgres.development_database import open_development_database
 from heliograph.postgres.embedded import EmbeddedOptions, EmbeddedPostgres, RunningPostgres
@@ -154,25 +153,25 @@ async def _companions(
                 task.cancel()
 
 
-def _keys(settings: Settings) -> dict[str, str]:
-    """Return every key that a client of `dev` may need; `dev` is the one place that shows them."""
-    secret = "" if settings.jwt_secret is None else settings.jwt_secret.reveal()
-    anon, service = settings.anon_key, settings.service_role_key
-    publishable, secret_key = settings.publishable_key, settings.secret_key
-    mint = partial(mint_legacy_key, secret, role_claim=settings.role_claim)
-    return {
-        "anon_key": anon.reveal() if anon else mint("anon"),
-        "service_role_key": service.reveal() if service else mint("service_role"),
-        "publishable_key": publishable.reveal() if publishable else "",
-        "secret_key": secret_key.reveal() if secret_key else "",
-        "jwt_secret": secret,
+def shown_keys(settings: Settings) -> dict[str, str]:
+    """Return every key that a client of `dev` may need; `dev` is the one place that shows them.
+
+    The empty string where there is none.
+    """
+    keys = {
+        "anon_key": settings.anon_key or minted_key(settings, "anon"),
+        "service_role_key": settings.service_role_key or minted_key(settings, "service_role"),
+        "publishable_key": settings.publishable_key,
+        "secret_key": settings.secret_key,
+        "jwt_secret": settings.jwt_secret,
     }
+    return {name: "" if key is None else key.reveal() for name, key in keys.items()}
 
 
 def _ready_line(settings: Settings, address: BoundAddress) -> dict[str, object]:
     return {
         "url": address.url,
-        **_keys(settings),
+        **shown_keys(settings),
         "database_url": settings.url_for_administration().reveal(),
         "pid": os.getpid(),
     }
@@ -181,12 +180,12 @@ def _ready_line(settings: Settings, address: BoundAddress) -> dict[str, object]:
 def _print_welcome(
     terminal: Terminal, settings: Settings, address: BoundAddress, report: DemoReport | None
 ) -> None:
-    keys = _keys(settings)
+    keys = shown_keys(settings)
     terminal.write(f"Heliograph is ready on {address.url}")
     terminal.write(f"  database          {settings.url_for_administration().reveal()}")
-    terminal.write(f"  publishable key   {keys['publishable_key']}")
-    terminal.write(f"  anon key          {keys['anon_key']}")
-    terminal.write(f"  service role key  {keys['service_role_key']}")
+    for name in ("publishable_key", "anon_key", "service_role_key"):
+        if keys[name]:
+            terminal.write(f"  {name.replace('_', ' '):<17} {keys[name]}")
     if report is not None:
         terminal.write("Demo accounts (heliograph tail orders --as E-MAIL):")
         for account in report.accounts:

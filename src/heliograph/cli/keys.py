@@ -97,8 +97,8 @@ def known_keys(settings: Settings, data_dir: Path) -> dict[str, str]:
     settings = with_folder_keys(settings, read_folder_secrets(data_dir))
     jwt_secret = settings.jwt_secret
     found: dict[str, Secret | None] = {
-        "anon_key": settings.anon_key or _legacy_key(settings, "anon"),
-        "service_role_key": settings.service_role_key or _legacy_key(settings, "service_role"),
+        "anon_key": settings.anon_key or minted_key(settings, "anon"),
+        "service_role_key": settings.service_role_key or minted_key(settings, "service_role"),
         "publishable_key": settings.publishable_key,
         "secret_key": settings.secret_key,
         "jwt_secret": jwt_secret,
@@ -111,6 +111,22 @@ def known_keys(settings: Settings, data_dir: Path) -> dict[str, str]:
         )
         raise ConfigurationError(message)
     return known
+
+
+def minted_key(settings: Settings, role: str) -> Secret | None:
+    """Return the legacy key of a role, such that the server of these settings accepts it.
+
+    None without a secret, and where HELIOGRAPH_ROLES leaves the role out.
+    """
+    if settings.jwt_secret is None or role not in settings.roles:
+        return None
+    key = mint_legacy_key(
+        settings.jwt_secret.reveal(),
+        role,
+        role_claim=settings.role_claim,
+        required_claims=settings.jwt_claim_validators or {},
+    )
+    return Secret(key)
 
 
 async def mint(request: MintRequest, settings: Settings, data_dir: Path) -> str:
@@ -144,13 +160,6 @@ def _write_keys(known: Mapping[str, str], terminal: Terminal, *, is_json: bool) 
         return
     for name, key in known.items():
         terminal.write(f"{name:<17} {key}")
-
-
-def _legacy_key(settings: Settings, role: str) -> Secret | None:
-    secret = settings.jwt_secret
-    if secret is None:
-        return None
-    return Secret(mint_legacy_key(secret.reveal(), role, role_claim=settings.role_claim))
 
 
 def _parse_claims(text: str | None) -> Mapping[str, object]:

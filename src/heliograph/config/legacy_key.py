@@ -9,10 +9,11 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 from heliograph.config.secret import Secret
+from heliograph.core.tokens.required_claims import unmet_claim
 
 _NEWER_KEYS: Final = {
     "sb_publishable_": "HELIOGRAPH_PUBLISHABLE_KEY",
@@ -53,6 +54,14 @@ def is_signed(key: Secret, jwt_secret: Secret) -> bool:
     signed, _, signature = token.rpartition(".")
     expected = hmac.new(jwt_secret.reveal().encode(), signed.encode(), hashlib.sha256).digest()
     return hmac.compare_digest(base64.urlsafe_b64encode(expected).rstrip(b"="), signature.encode())
+
+
+def lacking_claim(key: Secret, required: Mapping[str, object]) -> str | None:
+    """Return the first required claim that `key` does not have with its value; None if it has all.
+
+    The signature is not looked at.
+    """
+    return unmet_claim(_json_part(key.reveal(), 1) or {}, required)
 
 
 def _json_part(token: str, index: int) -> dict[str, object] | None:

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from heliograph import limits
 from heliograph.config.bounds import Bounds
-from heliograph.config.legacy_key import is_signed, legacy_key_parser
+from heliograph.config.legacy_key import is_signed, lacking_claim, legacy_key_parser
 from heliograph.config.postgres_url import parse_postgres_url, url_with_login
 from heliograph.config.secret import Secret
 from heliograph.config.serve_requirements import missing_for_serve
@@ -238,7 +238,9 @@ class Settings:
             variable="HELIOGRAPH_JWT_CLAIM_VALIDATORS",
             meaning='Claims that every token must have with exactly these values: `{"aud": "shop"}`'
             " refuses what the same issuer signed for another audience. API keys that are JWTs must"
-            " have them, too.",
+            " have them, too: minted ones do; a given one that does not is an error at the start,"
+            " or a warning where a key of HELIOGRAPH_JWKS signed it. `role`, the role claim, `exp`"
+            " and `iat` can not be among them: they differ from token to token.",
             parse=parse_claims,
         ),
     ] = None
@@ -433,20 +435,48 @@ class Settings:
         bounds = Bounds(**read_fields(Bounds, environ, problems))
         settings = cls(**read_fields(cls, environ, problems), bounds=bounds)
         problems.update(bounds.problems())
-        # With a JWKS the legacy keys may be signed by one of its keys.
-        if settings.jwks is None and settings.jwks_url is None:
-            problems.update(_wrongly_signed(settings))
+        problems.update(_impossible_claims(settings))
+        problems.update(_bad_legacy_keys(settings))
         return settings
 
 
-def _wrongly_signed(settings: Settings) -> dict[str, str]:
-    return {
-        name: f"{variable}: is not signed with HELIOGRAPH_JWT_SECRET"
-        for name, variable, key in (
-            ("anon_key", "SUPABASE_ANON_KEY", settings.anon_key),
-            ("service_role_key", "SUPABASE_SERVICE_ROLE_KEY", settings.service_role_key),
-        )
-        if key is not None
-        and settings.jwt_secret is not None
-        and not is_signed(key, settings.jwt_secret)
-    }
+def _impossible_claims(settings: Settings) -> dict[str, str]:
+    """Find a required claim that differs from token to token: not even ours could have it."""
+    for name in settings.jwt_claim_validators or {}:
+        if name in {"role", settings.role_claim, "exp", "iat"}:
+            text = (
+                f"HELIOGRAPH_JWT_CLAIM_VALIDATORS: `{name}` differs from token to token;"
+                " HELIOGRAPH_ROLES says which roles are accepted"
+            )
+            return {"jwt_claim_validators": text}
+    return {}
+
+
+def _bad_legacy_keys(settings: Settings) -> dict[str, str]:
+    """Find legacy keys that the server would not accept."""
+    keys = (
+        ("anon_key", "SUPABASE_ANON_KEY", settings.anon_key),
+        ("service_role_key", "SUPABASE_SERVICE_ROLE_KEY", settings.service_role_key),
+    )
+    found: dict[str, str] = {}
+    for name, variable, key in keys:
+        problem = None if key is None else _problem_of_key(key, settings)
+        if problem is not None:
+            found[name] = f"{variable}: {problem}"
+    return found
+
+
+def _problem_of_key(key: Secret, settings: Settings) -> str | None:
+    if settings.jwt_secret is None:
+        return None
+    if not is_signed(key, settings.jwt_secret):
+        # With a JWKS it may be signed by one of its keys.
+        has_other_keys = settings.jwks is not None or settings.jwks_url is not None
+        return None if has_other_keys else "is not signed with HELIOGRAPH_JWT_SECRET"
+    claim = lacking_claim(key, settings.jwt_claim_validators or {})
+    if claim is None:
+        return None
+    return (
+        f"its claim `{claim}` is not what HELIOGRAPH_JWT_CLAIM_VALIDATORS asks for, so every use of"
+        " it would be refused; unset it, and `heliograph keys` prints one that is accepted"
+    )

@@ -1,13 +1,18 @@
 """From the settings to whoever verifies keys and tokens."""
 
+import structlog
+
 from heliograph.config import Settings
 from heliograph.core.tokens.api_keys import ApiKeys
 from heliograph.core.tokens.jwks import read_jwks
 from heliograph.core.tokens.key_set import KeySet, secret_key
 from heliograph.core.tokens.token_verifier import TokenVerifier
+from heliograph.errors import TokenError
 from heliograph.ports.clock import Clock
 from heliograph.server.jwks import RemoteKeys, log_read_keys
 from heliograph.server.keys import Keys
+
+_log = structlog.get_logger("heliograph.keys")
 
 
 def make_keys(settings: Settings, clock: Clock) -> Keys:
@@ -37,4 +42,20 @@ def make_keys(settings: Settings, clock: Clock) -> Keys:
     }
     api_keys = ApiKeys({key.reveal(): role for key, role in roles.items() if key is not None})
     remote = None if settings.jwks_url is None else RemoteKeys(settings.jwks_url, clock)
-    return Keys(verifier=verifier, api_keys=api_keys, clock=clock, remote=remote)
+    known = Keys(verifier=verifier, api_keys=api_keys, clock=clock, remote=remote)
+    _warn_of_refused(known, settings)
+    return known
+
+
+def _warn_of_refused(known: Keys, settings: Settings) -> None:
+    """Log which legacy key of the settings no client can use."""
+    for variable, key in (
+        ("SUPABASE_ANON_KEY", settings.anon_key),
+        ("SUPABASE_SERVICE_ROLE_KEY", settings.service_role_key),
+    ):
+        if key is None:
+            continue
+        try:
+            known.verify(key.reveal())
+        except TokenError as error:
+            _log.warning("api_key_refused", variable=variable, problem=str(error))

@@ -4,9 +4,12 @@ import json
 
 import pytest
 
+from heliograph.cli.dev import shown_keys
 from heliograph.cli.keys import known_keys
 from heliograph.config import Settings
 from heliograph.errors import ConfigurationError
+from heliograph.server.authentication import make_keys
+from heliograph.server.system_clock import SystemClock
 
 SECRET = "a-secret-of-the-environment-with-enough-bytes"
 FOLDER = {
@@ -46,6 +49,32 @@ def test_the_folder_s_keys_are_not_printed_beside_the_secret_of_another_server(f
     found = known(folder, HELIOGRAPH_JWT_SECRET=SECRET)
     assert list(found) == ["anon_key", "service_role_key", "jwt_secret"]
     assert found["jwt_secret"] == SECRET
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HELIOGRAPH_JWT_CLAIM_VALIDATORS": '{"aud": "shop", "iss": "https://issuer.example"}'},
+        {"HELIOGRAPH_JWT_CLAIM_VALIDATORS": '{"tenant": {"id": 7}}'},
+        {"HELIOGRAPH_ROLE_CLAIM": "app_metadata.role"},
+    ],
+)
+def test_the_server_accepts_the_keys_that_are_minted(tmp_path, environ):
+    settings = Settings.from_environ({"HELIOGRAPH_JWT_SECRET": SECRET, **environ})
+    server = make_keys(settings, SystemClock())
+    printed = known_keys(settings, tmp_path)
+    for name, role in (("anon_key", "anon"), ("service_role_key", "service_role")):
+        assert server.verify(printed[name]).role == role
+        shown = shown_keys(settings)
+        assert shown[name] == printed[name]
+
+
+def test_no_key_is_minted_for_a_role_that_the_server_does_not_accept(tmp_path):
+    settings = Settings.from_environ(
+        {"HELIOGRAPH_JWT_SECRET": SECRET, "HELIOGRAPH_ROLES": "authenticated,service_role"}
+    )
+    assert list(known_keys(settings, tmp_path)) == ["service_role_key", "jwt_secret"]
+    assert shown_keys(settings)["anon_key"] == ""
 
 
 def test_nothing_at_all_is_an_error_that_says_what_to_set(tmp_path):

@@ -35,8 +35,8 @@ DEVELOPMENT = DevelopmentSecrets(
 )
 
 
-def legacy_key(role: str, secret: str = SECRET) -> str:
-    return jwt.encode({"role": role, "iss": "test"}, secret, algorithm="HS256")
+def legacy_key(role: str, secret: str = SECRET, **claims: object) -> str:
+    return jwt.encode({"role": role, "iss": "test", **claims}, secret, algorithm="HS256")
 
 
 def message_of(load, environ) -> str:
@@ -62,8 +62,8 @@ def test_every_setting_can_be_set():
         "HELIOGRAPH_JWKS": '{"keys": [{"kty": "EC"}]}',
         "HELIOGRAPH_JWKS_URL": "https://issuer.example/jwks",
         "SUPABASE_URL": "https://api.example.com",
-        "SUPABASE_ANON_KEY": legacy_key("anon"),
-        "SUPABASE_SERVICE_ROLE_KEY": legacy_key("service_role"),
+        "SUPABASE_ANON_KEY": legacy_key("anon", aud="shop"),
+        "SUPABASE_SERVICE_ROLE_KEY": legacy_key("service_role", aud="shop"),
         "HELIOGRAPH_PUBLISHABLE_KEY": "sb_publishable_0123456789abcdef",
         "HELIOGRAPH_SECRET_KEY": "sb_secret_0123456789abcdef",
         "HELIOGRAPH_HOST": "0.0.0.0",
@@ -205,6 +205,54 @@ def test_a_wrong_legacy_key_is_named_and_not_shown(key, told):
     assert "SUPABASE_ANON_KEY" in shown
     assert told in shown
     assert key not in shown
+
+
+WANTS_SHOP = {
+    "HELIOGRAPH_JWT_SECRET": SECRET,
+    "HELIOGRAPH_JWT_CLAIM_VALIDATORS": '{"iss": "test", "aud": "shop"}',
+}
+
+
+@pytest.mark.parametrize("more", [{}, {"HELIOGRAPH_JWKS_URL": "https://issuer.example/keys"}])
+def test_legacy_keys_that_the_claim_validators_would_refuse_are_named(more):
+    environ = {
+        **WANTS_SHOP,
+        **more,
+        "SUPABASE_ANON_KEY": legacy_key("anon"),
+        "SUPABASE_SERVICE_ROLE_KEY": legacy_key("service_role", aud="bank"),
+    }
+    told = message_of(Settings.from_environ, environ)
+    for variable in ("SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY"):
+        assert f"{variable}: its claim `aud` is not what HELIOGRAPH_JWT_CLAIM_VALIDATORS" in told
+    assert "`heliograph keys`" in told
+    assert Settings.from_environ(
+        {**WANTS_SHOP, **more, "SUPABASE_ANON_KEY": legacy_key("anon", aud="shop")}
+    ).anon_key
+
+
+def test_a_legacy_key_that_is_known_by_its_text_needs_no_claims():
+    environ = {
+        "HELIOGRAPH_JWKS_URL": "https://issuer.example/keys",
+        "HELIOGRAPH_JWT_CLAIM_VALIDATORS": WANTS_SHOP["HELIOGRAPH_JWT_CLAIM_VALIDATORS"],
+        "SUPABASE_ANON_KEY": legacy_key("anon"),
+    }
+    assert Settings.from_environ(environ).anon_key
+    theirs = legacy_key("anon", secret="of-the-project-with-more-than-32-bytes")
+    both = {**environ, "HELIOGRAPH_JWT_SECRET": SECRET, "SUPABASE_ANON_KEY": theirs}
+    assert Settings.from_environ(both).anon_key
+
+
+@pytest.mark.parametrize("claim", ["role", "app_metadata.role", "exp", "iat"])
+def test_claims_that_no_two_tokens_share_can_not_be_required(claim):
+    told = message_of(
+        Settings.from_environ,
+        {
+            "HELIOGRAPH_JWT_CLAIM_VALIDATORS": f'{{"aud": "shop", "{claim}": "anon"}}',
+            "HELIOGRAPH_ROLE_CLAIM": "app_metadata.role",
+        },
+    )
+    assert f"HELIOGRAPH_JWT_CLAIM_VALIDATORS: `{claim}` differs" in told
+    assert "HELIOGRAPH_ROLES" in told
 
 
 def test_outbound_bounds_that_contradict_each_other_are_named():

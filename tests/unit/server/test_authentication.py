@@ -56,3 +56,16 @@ def test_tokens_of_the_same_issuer_for_another_audience_are_refused():
     for other in ({}, {"aud": "bank"}, {"aud": ["shop"]}, {"aud": "shop", "iss": "x"}):
         with pytest.raises(TokenError, match=r"Claim `(aud|iss)`"):
             keys.verify(token(**other))
+
+
+def test_a_given_key_that_the_server_refuses_is_worth_a_warning():
+    secret = "a secret of at least thirty-two bytes, truly"
+    key = mint_token(secret, {"role": "anon"}, now_s=1_000_000_000, ttl_s=60)
+    settings = Settings.from_environ({"HELIOGRAPH_JWT_SECRET": secret, "SUPABASE_ANON_KEY": key})
+    with capture_logs() as lines:
+        make_keys(settings, SystemClock())
+    (line,) = lines
+    assert (line["event"], line["log_level"]) == ("api_key_refused", "warning")
+    assert line["variable"] == "SUPABASE_ANON_KEY"
+    assert line["problem"].startswith("Token has expired")
+    assert key not in str(line)

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import jwt
@@ -15,6 +16,8 @@ _LEGACY_KEY_ISSUED_UNIX_S: Final = 1_767_225_600
 _LEGACY_KEY_LIFETIME_S: Final = 315_532_800
 
 _KEY_BYTES_MIN: Final = 16
+
+_NO_CLAIMS: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 def mint_token(secret: str, claims: Mapping[str, object], *, now_s: float, ttl_s: float) -> str:
@@ -36,20 +39,27 @@ def mint_token(secret: str, claims: Mapping[str, object], *, now_s: float, ttl_s
     return jwt.encode({**claims, **times}, secret, algorithm="HS256")
 
 
-def mint_legacy_key(secret: str, role: str, *, role_claim: str = "role") -> str:
-    """Make the legacy API key of ``anon`` or ``service_role``; the same secret, the same key.
+def mint_legacy_key(
+    secret: str,
+    role: str,
+    *,
+    role_claim: str = "role",
+    required_claims: Mapping[str, object] = _NO_CLAIMS,
+) -> str:
+    """Make the legacy API key of ``anon`` or ``service_role``; the same settings, the same key.
 
     Args:
         secret: At least `JWT_SECRET_BYTES_MIN` bytes.
         role: The role.
         role_claim: The claim that names it to the server, beside ``role``.
+        required_claims: Claims that the server wants in every token.
 
     Raises:
         ConfigurationError: If the secret is too short.
     """
     return mint_token(
         secret,
-        {"iss": "heliograph", "role": role, role_claim: role},
+        {"iss": "heliograph", **required_claims, "role": role, role_claim: role},
         now_s=_LEGACY_KEY_ISSUED_UNIX_S,
         ttl_s=_LEGACY_KEY_LIFETIME_S,
     )

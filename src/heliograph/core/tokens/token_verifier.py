@@ -27,6 +27,7 @@ from heliograph.core.tokens.refusals import (
     not_yet_valid,
     signature_invalid,
 )
+from heliograph.core.tokens.required_claims import unmet_claim
 from heliograph.errors import TokenError
 from heliograph.limits import TOKEN_BYTES_MAX, TOKEN_LEEWAY_S
 
@@ -109,9 +110,9 @@ class TokenVerifier:
         expires_unix_s = _check_times(claims, now_s)
         if role not in self.allowed_roles:
             raise claim_not_accepted(self.role_claim)
-        for name, value in self.required_claims.items():
-            if name not in claims or _canonical(claims[name]) != _canonical(value):
-                raise claim_not_accepted(name)
+        unmet = unmet_claim(claims, self.required_claims)
+        if unmet is not None:
+            raise claim_not_accepted(unmet)
         return VerifiedToken(
             role=role,
             claims=MappingProxyType(claims),
@@ -146,13 +147,8 @@ class TokenVerifier:
         return value
 
 
-def _canonical(value: object) -> str:
-    """Return one text for one JSON value: for Python 1, 1.0 and True are equal."""
-    return json.dumps(value, sort_keys=True)
-
-
 def _text_of(value: object) -> str | None:
-    return value if value is None or isinstance(value, str) else _canonical(value)
+    return value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def _member(value: object, name: str) -> object:
