@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 import msgspec
 import typer
@@ -17,6 +17,7 @@ from heliograph.cli.tail_keys import read_secrets, user_keys, with_folder_keys
 from heliograph.cli.terminal import Terminal
 from heliograph.config import Secret, Settings
 from heliograph.core.tokens.minting import mint_legacy_key, mint_token
+from heliograph.core.tokens.required_claims import unmet_claim
 from heliograph.errors import ConfigurationError
 from heliograph.postgres.data_folder import read_folder_secrets
 from heliograph.server.system_clock import SystemClock
@@ -34,7 +35,7 @@ class MintRequest:
     Attributes:
         person: E-mail address or id of a row of ``auth.users``; None for nobody in particular.
         role: Database role; None for the user's own.
-        claims: More claims; they win over the user's.
+        claims: More claims; they win over the user's. None that something else sets.
         ttl_s: Seconds that the token is good for.
     """
 
@@ -54,9 +55,13 @@ def keys(
         str | None,
         typer.Option("--user", help="Mint a token for this user: e-mail address or id."),
     ] = None,
-    role: Annotated[str | None, typer.Option(help="Mint a token with this database role.")] = None,
+    role: Annotated[
+        str | None,
+        typer.Option(help="Mint a token with this database role, one of HELIOGRAPH_ROLES."),
+    ] = None,
     claims: Annotated[
-        str | None, typer.Option(help="More claims of the token, a JSON object.")
+        str | None,
+        typer.Option(help="More claims of the token, a JSON object; not role, exp or iat."),
     ] = None,
     ttl_s: Annotated[
         int,
@@ -130,13 +135,15 @@ def minted_key(settings: Settings, role: str) -> Secret | None:
 
 
 async def mint(request: MintRequest, settings: Settings, data_dir: Path) -> str:
-    """Mint a token.
+    """Mint a token that the server of these settings accepts.
 
     Raises:
-        ConfigurationError: If the secret, or the database to look a user up in, is missing.
+        ConfigurationError: If the secret, or the database to look a user up in, is missing; if the
+            role is not one of the settings; or if a claim is wanted that something else sets.
         AuthorizationError: If there is no such user.
         UnavailableError: If the database does not answer.
     """
+    _check_claims(request.claims, settings)
     clock = SystemClock()
     known = read_secrets(settings, data_dir)
     if known.jwt_secret is None:
@@ -151,7 +158,44 @@ async def mint(request: MintRequest, settings: Settings, data_dir: Path) -> str:
     claims.update(request.claims)
     if request.role is not None:
         claims["role"] = claims[settings.role_claim] = request.role
+    _check_role(str(claims[settings.role_claim]), settings)
     return mint_token(known.jwt_secret.reveal(), claims, now_s=clock.unix_s(), ttl_s=request.ttl_s)
+
+
+def _check_role(role: str, settings: Settings) -> None:
+    if role not in settings.roles:
+        message = (
+            f"the role `{role}` is not in HELIOGRAPH_ROLES ({', '.join(settings.roles)}): the"
+            " server would refuse the token; name another with --role, or add it there"
+        )
+        raise ConfigurationError(message)
+
+
+def _check_claims(claims: Mapping[str, object], settings: Settings) -> None:
+    """Refuse what would be dropped, or would make a token that the server refuses."""
+    setters = {
+        "role": "is set by --role",
+        settings.role_claim: "is set by --role",
+        "exp": "is set by --ttl",
+        "iat": "is the time of minting",
+    }
+    found = [f"`{name}` {setter}" for name, setter in setters.items() if _has(claims, name)]
+    required = settings.jwt_claim_validators or {}
+    unmet = unmet_claim({**required, **claims}, required)
+    if unmet is not None:
+        found.append(f"`{unmet}` is set by HELIOGRAPH_JWT_CLAIM_VALIDATORS")
+    if found:
+        message = f"--claims: {'; '.join(found)}; leave it out"
+        raise ConfigurationError(message)
+
+
+def _has(claims: Mapping[str, object], name: str) -> bool:
+    """Tell whether a claim is there, by its whole name or as a path through objects."""
+    first, _, rest = name.partition(".")
+    inner = claims.get(first)
+    if name in claims:
+        return True
+    return bool(rest) and isinstance(inner, dict) and _has(cast("dict[str, object]", inner), rest)
 
 
 def _write_keys(known: Mapping[str, str], terminal: Terminal, *, is_json: bool) -> None:

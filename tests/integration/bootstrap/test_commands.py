@@ -106,6 +106,12 @@ def test_essential_things_missing_end_with_1_and_what_to_run(rolefree_url, helio
         (("keys", "--claims", "{}"), {}, "--claims needs"),
         (("keys", "--role", "a", "--claims", "[]"), {}, "must be a JSON object"),
         (("keys", "--role", "a", "--ttl", "0"), {}, "--ttl"),
+        (("keys", "--role", "postgres"), {"HELIOGRAPH_JWT_SECRET": SECRET}, "HELIOGRAPH_ROLES"),
+        (
+            ("keys", "--role", "anon", "--claims", '{"exp": 1}'),
+            {"HELIOGRAPH_JWT_SECRET": SECRET},
+            "--ttl",
+        ),
         (("publish", "t", "--identity", "some"), {}, "some"),
     ],
 )

@@ -1,11 +1,13 @@
 """Which keys `heliograph keys` prints: those of one server."""
 
 import json
+from uuid import UUID
 
+import jwt
 import pytest
 
 from heliograph.cli.dev import shown_keys
-from heliograph.cli.keys import known_keys
+from heliograph.cli.keys import MintRequest, known_keys, mint
 from heliograph.config import Settings
 from heliograph.errors import ConfigurationError
 from heliograph.server.authentication import make_keys
@@ -80,3 +82,72 @@ def test_no_key_is_minted_for_a_role_that_the_server_does_not_accept(tmp_path):
 def test_nothing_at_all_is_an_error_that_says_what_to_set(tmp_path):
     with pytest.raises(ConfigurationError, match="HELIOGRAPH_JWT_SECRET"):
         known(tmp_path / "absent")
+
+
+def claims_of(token):
+    return jwt.decode(token, options={"verify_signature": False})
+
+
+async def minted(tmp_path, role=None, claims=None, person=None, **environ):
+    settings = Settings.from_environ({"HELIOGRAPH_JWT_SECRET": SECRET, **environ})
+    return await mint(MintRequest(person, role, claims or {}, 60), settings, tmp_path)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("role", "environ", "accepted"),
+    [
+        ("postgres", {}, "anon, authenticated, service_role"),
+        ("Anon", {}, "anon, authenticated, service_role"),
+        ("anon", {"HELIOGRAPH_ROLES": "staff"}, "staff"),
+    ],
+)
+async def test_a_role_that_the_server_does_not_accept_is_refused(tmp_path, role, environ, accepted):
+    with pytest.raises(ConfigurationError) as refused:
+        await minted(tmp_path, role, **environ)
+    assert f"`{role}` is not in HELIOGRAPH_ROLES ({accepted})" in str(refused.value)
+
+
+@pytest.mark.asyncio
+async def test_a_user_s_role_that_the_server_does_not_accept_is_refused(tmp_path):
+    user = str(UUID(int=7))
+    with pytest.raises(ConfigurationError, match="`authenticated` is not in HELIOGRAPH_ROLES"):
+        await minted(tmp_path, person=user, HELIOGRAPH_ROLES="staff")
+    token = await minted(tmp_path, "staff", person=user, HELIOGRAPH_ROLES="staff")
+    assert (claims_of(token)["sub"], claims_of(token)["role"]) == (user, "staff")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("claims", "told"),
+    [
+        ({"role": "service_role"}, "`role` is set by --role"),
+        ({"role": "anon"}, "`role` is set by --role"),
+        ({"app": {"role": "anon"}}, "`app.role` is set by --role"),
+        ({"app.role": "anon"}, "`app.role` is set by --role"),
+        ({"exp": 1}, "`exp` is set by --ttl"),
+        ({"iat": 1}, "`iat` is the time of minting"),
+        ({"aud": "bank"}, "`aud` is set by HELIOGRAPH_JWT_CLAIM_VALIDATORS"),
+    ],
+)
+async def test_claims_that_something_else_sets_are_refused_not_dropped(tmp_path, claims, told):
+    environ = {
+        "HELIOGRAPH_ROLE_CLAIM": "app.role",
+        "HELIOGRAPH_JWT_CLAIM_VALIDATORS": '{"aud": "shop"}',
+    }
+    with pytest.raises(ConfigurationError, match="--claims") as refused:
+        await minted(tmp_path, "anon", claims, **environ)
+    assert told in str(refused.value)
+
+
+@pytest.mark.asyncio
+async def test_all_other_claims_are_in_the_token_and_it_is_good(tmp_path):
+    claims = {"sub": "u", "nbf": 5, "iss": "me", "aud": "shop", "app": {"branch": 7}}
+    environ = {
+        "HELIOGRAPH_ROLE_CLAIM": "app.role",
+        "HELIOGRAPH_JWT_CLAIM_VALIDATORS": '{"aud": "shop"}',
+    }
+    token = await minted(tmp_path, "anon", claims, **environ)
+    assert claims.items() <= claims_of(token).items()
+    settings = Settings.from_environ({"HELIOGRAPH_JWT_SECRET": SECRET, **environ})
+    assert make_keys(settings, SystemClock()).verify(token).subject == "u"
