@@ -13,12 +13,13 @@ from typing import Final
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import PoolTimeout
 
 from heliograph import limits
 from heliograph.core.replication.lsn import Lsn, parse_lsn
 from heliograph.core.replication.snapshot import Snapshot, parse_snapshot
 from heliograph.errors import UnavailableError
+from heliograph.postgres.connection_pool import make_pool
 from heliograph.postgres.rights_state import RightsQuestion, RightsState, read_state
 
 _TIMEOUTS: Final = (
@@ -138,15 +139,12 @@ class AdminDatabase:
         self, conninfo: str, *, connections_max: int = limits.ADMIN_CONNECTIONS_MAX
     ) -> None:
         """Prepare; `open` connects."""
-        self._pool = AsyncConnectionPool(
+        self._pool = make_pool(
             conninfo,
-            min_size=1,
-            max_size=connections_max,
-            open=False,
-            name="heliograph-admin",
-            timeout=limits.ADMIN_STATEMENT_TIMEOUT_S,
+            application_name="heliograph",
+            sizes=(1, connections_max),
+            wait_s=limits.ADMIN_STATEMENT_TIMEOUT_S,
             configure=_set_timeouts,
-            kwargs={"autocommit": True, "application_name": "heliograph"},
         )
 
     async def open(self) -> None:

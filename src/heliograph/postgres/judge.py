@@ -26,6 +26,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from heliograph import limits
 from heliograph.core.replication.snapshot import Snapshot, parse_snapshot
 from heliograph.errors import JudgementUnavailableError, RoleUnusableError, UnavailableError
+from heliograph.postgres.connection_pool import make_pool
 from heliograph.postgres.judge_parts import (
     JudgementInParts,
     RowError,
@@ -102,15 +103,12 @@ class _Asked:
 def _pool(
     conninfo: str, connections_max: int, wait_s: float, *, min_size: int
 ) -> AsyncConnectionPool:
-    return AsyncConnectionPool(
+    return make_pool(
         conninfo,
-        min_size=min_size,
-        max_size=connections_max,
-        open=False,
-        name="heliograph-judge",
+        application_name="heliograph_judge",
+        sizes=(min_size, connections_max),
+        wait_s=wait_s,
         configure=_prepare,
-        timeout=wait_s,
-        kwargs={"autocommit": True, "application_name": "heliograph_judge"},
     )
 
 
