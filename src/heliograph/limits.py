@@ -183,6 +183,13 @@ JUDGEMENT_CONNECTIONS_SHARE_MAX: Final = 1 / 3
 JUDGEMENT_SLOW_S: Final = 0.1
 JUDGEMENT_SLOW_ROWS: Final = 2 * JUDGEMENT_BATCH_ROWS_MAX
 
+#: Slow judgements of who has used less come first (`postgres.fair_gate`). Seconds after which half
+#: of what was used is forgotten: longer, and a burst counts against its user for longer; shorter,
+#: and who always asks for slow ones comes as early as others. And keys for which it is remembered,
+#: about 200 bytes each; beyond, those who used least are forgotten.
+FAIR_GATE_HALF_LIFE_S: Final = 60.0
+FAIR_GATE_KEYS_MAX: Final = 10_000
+
 #: Attempts of one judgement whose snapshot does not yet see the transaction, before `resync`.
 JUDGEMENT_ATTEMPTS_MAX: Final = 20
 

@@ -14,7 +14,7 @@ Source: https://www.postgresql.org/docs/current/ddl-rowsecurity.html
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final, cast
@@ -27,6 +27,7 @@ from heliograph import limits
 from heliograph.core.replication.snapshot import Snapshot, parse_snapshot
 from heliograph.errors import JudgementUnavailableError, RoleUnusableError, UnavailableError
 from heliograph.postgres.connection_pool import make_pool
+from heliograph.postgres.fair_gate import FairGate
 from heliograph.postgres.judge_parts import (
     JudgementInParts,
     RowError,
@@ -152,7 +153,7 @@ class Judge:
         self._wait_s = timeout_s * limits.JUDGEMENT_CONNECTION_TIMEOUTS_MAX
         share = max(1, int(connections_max * limits.JUDGEMENT_CONNECTIONS_SHARE_MAX))
         self._joins = asyncio.Semaphore(share)
-        self._slow = asyncio.Semaphore(share)
+        self._slow = FairGate(share, _now_s)
         self._pool = _pool(conninfo, connections_max, self._wait_s, min_size=1)
         # Made when they are needed: the service role may never subscribe.
         self._by_role = {
@@ -187,7 +188,7 @@ class Judge:
         batches: Sequence[RowBatch],
         rights: RightsQuestion,
         *,
-        may_be_slow: bool = False,
+        slow_part: Hashable | None = None,
     ) -> Judgement:
         """Judge all batches under one identity in one snapshot.
 
@@ -199,8 +200,9 @@ class Judge:
             claims_json: What ``request.jwt.claims`` is set to.
             batches: Row versions by table.
             rights: What is read of the catalog behind the answers.
-            may_be_slow: Whether it may hold its connection longer than others should wait. All
-                such judgements together have a share of the connections.
+            slow_part: Set if it may hold its connection longer than others should wait: which part
+                of the work for this identity it is. All such judgements together have a share of
+                the connections, given to who has used it least (`FairGate`).
 
         Raises:
             JudgementUnavailableError: If no answer could be had now.
@@ -210,12 +212,12 @@ class Judge:
             message = f"role {role} passed row level security when the server started; restart it"
             raise RoleUnusableError(message)
         ask = _Asked(role, claims_json, batches, rights)
-        clock = asyncio.get_running_loop().time
-        gate = self._slow if may_be_slow else nullcontext()
+        is_slow = slow_part is not None
+        gate = self._slow.place((role, claims_json), slow_part) if is_slow else nullcontext()
         async with gate, self._connection(role) as connection:
-            began_s = clock()
+            began_s = _now_s()
             judgement = await self._judge_on(connection, ask)
-            return replace(judgement, took_s=clock() - began_s)
+            return replace(judgement, took_s=_now_s() - began_s)
 
     async def _judge_on(self, connection: AsyncConnection, ask: _Asked) -> Judgement:
         try:
@@ -344,6 +346,10 @@ class Judge:
             _SETTINGS,
             (self._stand_ins.get(role, role), claims_json, REQUEST_SEARCH_PATH, timeout_ms),
         )
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _snapshot(cursor: _Cursor) -> Snapshot:

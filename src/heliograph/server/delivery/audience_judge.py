@@ -13,6 +13,7 @@ from typing import Protocol
 import structlog
 
 from heliograph import limits
+from heliograph.core.matching.filter_parser import FilterTerm
 from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import JudgementUnavailableError, UnavailableError
@@ -65,17 +66,13 @@ class AudienceJudgeParts:
 
 
 class Audience(Protocol):
-    """Who is judged for: a lane."""
+    """Who is judged for: a lane; ``judged`` is what its clients chose that PostgreSQL judges."""
 
     role: str
     claims_json: str
+    judged: frozenset[FilterTerm]
     timeouts_in_a_row: int
     judged_s: float
-
-    @property
-    def has_judged_filters(self) -> bool:
-        """Whether its clients chose expressions that PostgreSQL judges."""
-        ...
 
 
 class AudienceJudge:
@@ -160,7 +157,7 @@ class AudienceJudge:
             audience.claims_json,
             question.batches(),
             self._parts.rights.question,
-            may_be_slow=_may_be_slow(audience, question),
+            slow_part=audience.judged if _may_be_slow(audience, question) else None,
         )
 
     def _sees(self, judgement: Judgement, transactions: Sequence[Transaction]) -> bool:
@@ -212,7 +209,7 @@ class AudienceJudge:
 def _may_be_slow(audience: Audience, question: Question) -> bool:
     """Tell whether a judgement may hold its connection longer than others should wait."""
     return (
-        audience.has_judged_filters
+        bool(audience.judged)
         or audience.timeouts_in_a_row > 0
         or audience.judged_s > limits.JUDGEMENT_SLOW_S
         or question.row_count > limits.JUDGEMENT_SLOW_ROWS

@@ -68,7 +68,8 @@ class Lane:
     Attributes:
         role: Database role.
         claims_json: The claims.
-        audience: Both, and the filter terms that PostgreSQL judges for every channel here.
+        judged: The filter terms that PostgreSQL judges for every channel here.
+        audience: All three.
         channels: How many bindings of each channel are filed under this lane.
         behind: Position up to which everything was accepted before the lane overflowed, or before
             a transaction with many rows; what comes behind it is read from the ring. None while
@@ -90,6 +91,7 @@ class Lane:
         """Make an empty lane."""
         self.role = role
         self.claims_json = claims_json
+        self.judged = judged
         self.audience = (role, claims_json, judged)
         self.groups: dict[tuple[object, ...], BindingGroup] = {}
         self.behind: Lsn | None = None
@@ -105,11 +107,6 @@ class Lane:
         self._is_running = False
         self._moved: asyncio.Future[None] | None = None
         self._begin_catch_up = partial(services.start_catch_up, self)
-
-    @property
-    def has_judged_filters(self) -> bool:
-        """Whether its clients chose expressions that PostgreSQL judges."""
-        return bool(self.audience[2])
 
     def channels(self) -> set[SubscribedChannel]:
         """Return the channels of all its groups."""
