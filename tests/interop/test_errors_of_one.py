@@ -107,3 +107,19 @@ async def test_many_slow_filters_of_one_client_leave_the_others_their_connection
         # The others' rows were judged while most of those of the hostile client wait.
         assert server.metrics()['heliograph_queue_depth{queue="lanes"}'] > count
         assert other.errors("chat") == other.errors("filtered") == []
+
+
+async def test_policies_that_fail_on_every_row_are_refused_as_if_there_was_no_such_table(server):
+    server.sql(
+        "create table texts (id int primary key, body text)",
+        "alter table texts enable row level security",
+        # PostgreSQL divides while it plans: every SELECT of the role raises, whatever the rows.
+        "create policy p on texts for select to authenticated using (id = 7 or 1 / 0 = 1)",
+        "alter publication supabase_realtime add table texts",
+    )
+    async with connected(server) as client:
+        said = await client.join("texts", server.token(BOB), table("texts"))
+    assert said["status"] == "error"
+    assert said["message"].startswith("Unable to subscribe to changes with given parameters.")
+    [logged] = [line for line in server.log() if line["event"] == "policies_not_usable"]
+    assert logged["reason"] == "22012"

@@ -28,14 +28,10 @@ from heliograph.core.replication.snapshot import Snapshot, parse_snapshot
 from heliograph.errors import JudgementUnavailableError, RoleUnusableError, UnavailableError
 from heliograph.postgres.connection_pool import make_pool
 from heliograph.postgres.fair_gate import FairGate
-from heliograph.postgres.judge_parts import (
-    JudgementInParts,
-    RowError,
-    is_row_error,
-    one_round_trip,
-)
+from heliograph.postgres.judge_parts import JudgementInParts, RowError, one_round_trip
 from heliograph.postgres.judge_statement import RowAnswer, RowBatch, parameters
 from heliograph.postgres.rights_state import RightsQuestion, RightsState, read_state
+from heliograph.postgres.row_errors import is_row_error
 
 #: What requests run with; policies are deparsed fully qualified, so it only matters inside
 #: functions that set no search_path of their own.

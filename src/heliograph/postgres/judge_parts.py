@@ -14,11 +14,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncPipeline
 
 from heliograph.postgres.judge_statement import RowAnswer, RowBatch, parameters
-
-#: SQLSTATE classes that no row causes: connection, a prepared statement that is gone, transaction
-#: rollback, resources, a lock or state in the way, an operator's intervention, and faults of
-#: PostgreSQL itself. Every other error is the row's, which is denied to that subscriber.
-_PASSING_CLASSES: Final = frozenset({"", "08", "26", "40", "53", "55", "57", "58", "F0", "XX"})
+from heliograph.postgres.row_errors import is_row_error
 
 _SAVEPOINT: Final = "savepoint heliograph_part"
 _RELEASE: Final = "release savepoint heliograph_part"
@@ -36,11 +32,6 @@ class RowError:
 
     table_oid: int
     sqlstate: str
-
-
-def is_row_error(error: psycopg.Error) -> bool:
-    """Tell whether the row caused an error, so that repeating it would not help."""
-    return (error.sqlstate or "")[:2] not in _PASSING_CLASSES
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection, sql
 from heliograph.core.matching.record_literal import array_literal
 from heliograph.postgres.catalog_text import CatalogText
 from heliograph.postgres.filter_sql import FilterExpression, identifier
+from heliograph.postgres.row_errors import is_row_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +112,14 @@ async def is_usable(connection: AsyncConnection, statement: JudgementStatement) 
         statement: The question.
 
     Returns:
-        The SQLSTATE of the refusal (class 42: no such name, no privilege); None when it works.
+        The SQLSTATE of the refusal; None when it works. Most are of class 42 (no such name, no
+        privilege), others come of constants that the planner works out (``1 / 0``).
     """
     empty: list[str] = []
     try:
         await connection.execute(statement.query, (*statement.parameters, empty), prepare=False)
     except psycopg.Error as cause:
-        if (cause.sqlstate or "")[:2] != "42":
+        if not is_row_error(cause):
             raise
         return cause.sqlstate
     return None

@@ -63,7 +63,7 @@ SERVICE_RESTART: Final = CloseCode(
 SLOW_CONSUMER: Final = CloseCode(
     3008,
     "slow_consumer",
-    "The client did not read for ten seconds, or fell behind by more than the outbound limit.",
+    "The client did not read for ten seconds, or more waits than the outbound limits allow.",
     retryable=True,
 )
 SILENT: Final = CloseCode(
