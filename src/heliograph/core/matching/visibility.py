@@ -44,7 +44,7 @@ class OldShown(Enum):
 
     NOTHING = "nothing"
     KEY = "key"
-    #: As much as the replica identity carries.
+    #: As much as the WAL carries.
     ALL = "all"
 
 
@@ -66,6 +66,7 @@ class Told:
 _INSERTED = Told(ChangeKind.INSERT, OldShown.NOTHING)
 _ENTERED = Told(ChangeKind.UPDATE, OldShown.KEY)
 _UPDATED = Told(ChangeKind.UPDATE, OldShown.ALL)
+_UPDATED_KEY = Told(ChangeKind.UPDATE, OldShown.KEY)
 _DELETED = Told(ChangeKind.DELETE, OldShown.ALL)
 _DELETED_KEY = Told(ChangeKind.DELETE, OldShown.KEY)
 _LEFT = Told(ChangeKind.DELETE, OldShown.KEY, left_view=True)
@@ -76,16 +77,23 @@ def told_on_insert(new: Verdict) -> Told | None:
     return _INSERTED if new is Verdict.YES else None
 
 
-def told_on_update(*, new: Verdict, old: Verdict, old_is_full: bool) -> Told | None:
+def told_on_update(
+    *, new: Verdict, old: Verdict, old_is_full: bool, row_security: bool
+) -> Told | None:
     """Decide about an UPDATE.
 
     Args:
         new: Whether the new version is seen.
         old: Whether the old version is seen; without FULL this is not known and not asked for.
         old_is_full: Whether the WAL carried the whole old row.
+        row_security: Whether policies apply to this role at all.
     """
     if not old_is_full:
-        return _UPDATED if new is Verdict.YES else None
+        if new is not Verdict.YES:
+            return None
+        # A replica identity by another index carries more than the key, of a row that the policies
+        # may have hidden.
+        return _UPDATED_KEY if row_security else _UPDATED
     if new is Verdict.YES:
         return _UPDATED if old is Verdict.YES else _ENTERED
     return _LEFT if old is Verdict.YES else None
@@ -117,3 +125,14 @@ def told_on_delete(
     if setting is DeleteVisibility.STRICT:
         return None
     return _DELETED_KEY
+
+
+def without_old_values(told: Told) -> Told:
+    """Return the same with no more than the key of the old row.
+
+    For transactions that changed rights themselves: their rights hold for all their rows
+    (`visibility.md` §2), but an older version may have been hidden until then.
+    """
+    if told.old is not OldShown.ALL:
+        return told
+    return _UPDATED_KEY if told.kind is ChangeKind.UPDATE else _DELETED_KEY

@@ -197,6 +197,13 @@ class AudienceJudge:
             closing=judgement.closing.snapshot,
         )
 
+    def rights_changed_by(self, transaction: Transaction, judgement: Judgement | None) -> bool:
+        """Tell whether a transaction may itself have changed what its judgement depended on."""
+        read: Collection[int] = ()
+        if judgement is not None:
+            read = self._parts.dependencies.stream_oids(judgement.relations_read)
+        return self._parts.rights_log.changed_by(transaction.commit_lsn, read)
+
     def is_before_rights(self, table_oids: Iterable[int], commit_lsn: Lsn) -> bool:
         """Tell whether a table's rights were read for a later position than the commit."""
         for oid in table_oids:

@@ -353,3 +353,7 @@ class Dispatcher:
     ) -> bool:
         """Tell whether rights may have changed; see `AudienceJudge.rights_changed`."""
         return self._parts.judge.rights_changed(judgement, transaction, table_oids)
+
+    def rights_changed_by(self, transaction: Transaction, judgement: Judgement | None) -> bool:
+        """Tell whether a transaction changed rights; see `AudienceJudge.rights_changed_by`."""
+        return self._parts.judge.rights_changed_by(transaction, judgement)

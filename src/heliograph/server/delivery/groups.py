@@ -91,12 +91,13 @@ class BindingGroup:
         self.stale_reason = "rights_changed" if same_table else "table_changed"
         self.entry = entry
         self.version += 1
-        self.is_withheld = why_withheld(entry, self.role, rules) is not None
+        selectable = entry.rights[self.role].selectable
+        # A filter on what the role may not read any more would go on answering about it.
+        is_allowed = all(term.column.name in selectable for term in self.terms)
+        self.is_withheld = not is_allowed or why_withheld(entry, self.role, rules) is not None
         self._compiled = self._compiled_for = None
         self._statement = self._filter_statement = None
-        self.shown = shown_columns(
-            entry.description, entry.rights[self.role].selectable, self.parameters.select
-        )
+        self.shown = shown_columns(entry.description, selectable, self.parameters.select)
 
     def withhold(self) -> None:
         """Show nothing any more: the table or the role is gone."""

@@ -7,7 +7,7 @@ room leaves the live flow at that place and reads from the ring (`catch_up`).
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from heliograph.core.matching.visibility import OldShown, Told
+from heliograph.core.matching.visibility import OldShown, Told, without_old_values
 from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.row_change import ChangeKind, RowChange
 from heliograph.core.replication.transaction import Transaction
@@ -27,6 +27,10 @@ class HandOverServices(Protocol):
 
     counters: DeliveryCounters
     judging: Judging
+
+    def rights_changed_by(self, transaction: Transaction, judgement: Judgement | None) -> bool:
+        """Tell whether a transaction may itself have changed what its judgement depended on."""
+        ...
 
     def note_commit(self, commit_time_us: int) -> None:
         """Note whose changes are queued for clients from now on; 0 for nobody's."""
@@ -51,6 +55,7 @@ def deliver(
     """
     judging = services.judging
     undecided: set[SubscribedChannel] = set()
+    hides_old = services.rights_changed_by(item.dispatched.transaction, judgement)
     services.note_commit(item.dispatched.transaction.commit_time_us)
     for change, matches in _by_change(item.matches):
         frames: list[tuple[BindingGroup, bytes]] = []
@@ -61,6 +66,7 @@ def deliver(
                 continue
             told = judging.told(match, question, judgement)
             if told is not None:
+                told = without_old_values(told) if hides_old else told
                 frames.append((match.group, _rendered(item.dispatched, match, told)))
         if len(frames) == 1 and item.only is None:
             services.counters.delivered += _offer(item, change, *frames[0], begin_catch_up)

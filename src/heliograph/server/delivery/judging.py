@@ -133,7 +133,12 @@ class Judging:
         old = Verdict.UNDECIDED
         if change.old_is_full:
             old = _seen(match, rights, question, judgement, new=False)
-        told = told_on_update(new=new, old=old, old_is_full=change.old_is_full)
+        told = told_on_update(
+            new=new,
+            old=old,
+            old_is_full=change.old_is_full,
+            row_security=rights.policies_apply,
+        )
         return self._wanted(match, told)
 
     def is_undecidable(self, match: Match) -> bool:

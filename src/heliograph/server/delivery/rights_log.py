@@ -39,6 +39,14 @@ class _Changes:
                 return True
         return False
 
+    def has(self, commit_lsn: Lsn) -> bool:
+        if commit_lsn <= self.forgotten_up_to:
+            return True
+        for found, _ in reversed(self.entries):
+            if found <= commit_lsn:
+                return found == commit_lsn
+        return False
+
 
 class RightsLog:
     """Who changed what judgements depend on; belongs to the event loop."""
@@ -116,3 +124,15 @@ class RightsLog:
             if changes is not None and changes.between(after, snapshot):
                 return True
         return False
+
+    def changed_by(self, commit_lsn: Lsn, relations: Iterable[int]) -> bool:
+        """Tell whether a transaction may itself have changed rights.
+
+        Args:
+            commit_lsn: Its commit position.
+            relations: Followed relations that were read while judging it.
+        """
+        if self._definitions.has(commit_lsn):
+            return True
+        read = (self._relations.get(oid) for oid in relations)
+        return any(changes is not None and changes.has(commit_lsn) for changes in read)

@@ -9,6 +9,7 @@ from heliograph.core.matching.visibility import (
     told_on_delete,
     told_on_insert,
     told_on_update,
+    without_old_values,
 )
 from heliograph.core.replication.row_change import ChangeKind
 
@@ -36,14 +37,29 @@ def test_insert_is_told_only_when_the_new_row_is_seen(new, is_told):
     ],
 )
 def test_update_with_full_identity_tells_enter_update_and_leave(new, old, expected):
-    told = told_on_update(new=new, old=old, old_is_full=True)
+    told = told_on_update(new=new, old=old, old_is_full=True, row_security=True)
     assert (None if told is None else (told.kind, told.old, told.left_view)) == expected
 
 
 @pytest.mark.parametrize(("new", "is_told"), [(YES, True), (NO, False), (UNDECIDED, False)])
-def test_update_without_full_identity_looks_at_the_new_row_alone(new, is_told):
-    told = told_on_update(new=new, old=UNDECIDED, old_is_full=False)
-    assert (told is not None) == is_told
+@pytest.mark.parametrize(("row_security", "old"), [(True, OldShown.KEY), (False, OldShown.ALL)])
+def test_update_without_full_identity_looks_at_the_new_row_alone(new, is_told, row_security, old):
+    told = told_on_update(new=new, old=UNDECIDED, old_is_full=False, row_security=row_security)
+    assert (None if told is None else told.old) == (old if is_told else None)
+
+
+def test_where_rights_changed_with_the_row_the_key_is_all_that_is_told_of_the_old_one():
+    updated = told_on_update(new=YES, old=YES, old_is_full=True, row_security=True)
+    left = told_on_update(new=NO, old=YES, old_is_full=True, row_security=True)
+    deleted = told_on_delete(
+        policy=YES, filters=YES, old_is_full=True, row_security=True, setting=DeleteVisibility.AUTO
+    )
+    for told, kind in ((updated, ChangeKind.UPDATE), (deleted, ChangeKind.DELETE)):
+        reduced = without_old_values(told)
+        assert (reduced.kind, reduced.old, reduced.left_view) == (kind, OldShown.KEY, False)
+    assert without_old_values(left) is left
+    inserted = told_on_insert(YES)
+    assert without_old_values(inserted) is inserted
 
 
 def _deleted(**given):

@@ -191,6 +191,9 @@ class Judge:
             raise UnavailableError(message)
         return object()
 
+    def rights_changed_by(self, _transaction, _judgement):
+        return False
+
     def rights_changed(self, _judgement, _transaction, _tables):
         return False
 

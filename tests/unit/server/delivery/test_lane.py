@@ -131,6 +131,9 @@ class Services:
 
     must_look = False
 
+    def rights_changed_by(self, _transaction, _judgement):
+        return False
+
     def rights_changed(self, _judgement, _transaction, _tables):
         return False
 

@@ -60,3 +60,24 @@ def test_tables_nobody_follows_are_not_kept():
     log.follow(5, ZERO_LSN)
     assert not log.changed_between(Lsn(100), ALL, [5])
     assert log.follows(5)
+
+
+def test_a_transaction_that_changed_rights_itself_is_known_by_its_commit():
+    log = RightsLog()
+    log.follow(5, ZERO_LSN)
+    log.rows_changed([5], Lsn(100), 12)
+    log.definitions_changed(Lsn(200), 13)
+    log.rows_changed([5], Lsn(300), 14)
+    for commit_lsn, relations in ((100, [5]), (200, []), (300, [5, 6])):
+        assert log.changed_by(Lsn(commit_lsn), relations)
+    for commit_lsn, relations in ((100, []), (150, [5]), (300, [6]), (400, [5])):
+        assert not log.changed_by(Lsn(commit_lsn), relations)
+
+
+def test_of_a_transaction_that_was_forgotten_it_is_assumed():
+    log = RightsLog()
+    log.follow(5, ZERO_LSN)
+    for number in range(1, 2_000):
+        log.rows_changed([5], Lsn(number * 10), number)
+    assert log.changed_by(Lsn(15), [5])
+    assert not log.changed_by(Lsn(19_985), [5])
