@@ -40,7 +40,9 @@ class ChangeSink(Protocol):
 
         Another history than before (system identifier or timeline differ, or the slot is new)
         means that nothing continues; positions of another system or timeline may even be lower
-        than those known. From this call on `acknowledged_lsn` must speak of the new history.
+        than those known. Neither does anything continue if it starts beyond what was received:
+        somebody else moved the slot. From this call on `acknowledged_lsn` must speak of the new
+        history.
         """
         ...
 

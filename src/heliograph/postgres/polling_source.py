@@ -185,14 +185,29 @@ class PollingSource:
         try:
             async with session.transaction():
                 await self._execute(session, _PEEK, (self._options.slot_name, most, names))
-                while rows := await (await self._execute(session, _FETCH)).fetchall():
+                rows = await (await self._execute(session, _FETCH)).fetchall()
+                await self._require_unmoved(session)
+                while rows:
                     for (payload,) in rows:
                         yield payload
+                    rows = await (await self._execute(session, _FETCH)).fetchall()
         except TimeoutError as cause:
             message = "PostgreSQL does not answer the poll of the slot"
             raise ReplicationError(message) from cause
         except psycopg.Error as cause:
             raise refused(cause) from cause
+
+    async def _require_unmoved(self, session: AsyncConnection[TupleRow]) -> None:
+        """Break off if somebody else has moved the slot: it is free between two polls.
+
+        Asked after the first rows have come (they are decoded at once) and before they are handed
+        on; the next start then finds what is missing.
+        """
+        status = await slot.inspect_slot(session, self._options.slot_name)
+        read_up_to = max(self._confirmed, self._stream.progress)
+        if status is None or status.confirmed_lsn > read_up_to:
+            message = "the replication slot was moved by somebody else"
+            raise ReplicationError(message)
 
     async def _execute(
         self,

@@ -130,6 +130,28 @@ async def test_a_broken_session_is_replaced(database):
     assert sink.new_values() == ["1", "2"]
 
 
+async def test_a_slot_that_somebody_moves_between_two_polls_is_noticed(database, monkeypatch):
+    monkeypatch.setattr(limits, "POLL_INTERVAL_S", 60.0)
+    source = polling(database)
+    sink = RecordingSink()
+    async with running(source, sink):
+        database.run("insert into notes values (1, 'a')")
+        source.request_progress()
+        await wait_until(lambda: sink.transactions)
+        database.run("insert into notes values (2, 'b')")
+        database.one(
+            "select pg_replication_slot_advance(%s, pg_current_wal_insert_lsn())",
+            slot_name(database.url),
+        )
+        database.run("insert into notes values (3, 'c')")
+        source.request_progress()
+        await wait_until(lambda: len(sink.transactions) == 2)
+    assert sink.new_values() == ["1", "3"]
+    assert sink.events == ["started", "lost", "started"]
+    assert "moved by somebody else" in sink.losses[0]
+    assert sink.identities[1].start_lsn > sink.transactions[0].end_lsn
+
+
 async def test_a_stalled_sink_gets_nothing_until_it_has_room(database):
     sink = RecordingSink()
     async with running(polling(database), sink):

@@ -86,19 +86,30 @@ class ChangeInbox:
         self.arrival_lag_s = 0.0
 
     def source_started(self, identity: SourceIdentity) -> None:
-        """Compare the history with the one read so far: another one continues nothing."""
+        """Compare with what was read so far, and begin anew where that is not continued."""
         before, self.identity = self.identity, identity
         self.is_connected = True
         if before is None:
+            self._kept_up_to = identity.start_lsn
             return
-        same = (before.system_identifier, before.timeline, before.slot_name) == (
-            identity.system_identifier,
-            identity.timeline,
-            identity.slot_name,
-        )
-        if identity.slot_is_new or not same:
+        reason = self._why_not_continued(before, identity)
+        if reason is not None:
             self._begin_anew(identity.start_lsn)
-            self._dispatcher.resync_all("slot_recreated" if same else "history_changed")
+            self._dispatcher.resync_all(reason)
+
+    def _why_not_continued(self, before: SourceIdentity, now: SourceIdentity) -> str | None:
+        """Return the reason of the resync; None if everything since then will come."""
+        if (before.system_identifier, before.timeline, before.slot_name) != (
+            now.system_identifier,
+            now.timeline,
+            now.slot_name,
+        ):
+            return "history_changed"
+        if now.slot_is_new:
+            return "slot_recreated"
+        # We confirm only what was received: further on, somebody else has moved the slot (another
+        # server read it, or an operator advanced or replaced it), and what lies between is gone.
+        return "slot_moved" if now.start_lsn > self._kept_up_to else None
 
     def _begin_anew(self, start_lsn: Lsn) -> None:
         """Forget everything kept: it does not join what comes.

@@ -53,11 +53,13 @@ class Continuation:
 class Unsettled:
     """Dispatched transactions that a snapshot may not see yet; nearly always empty."""
 
-    __slots__ = ("_transactions",)
+    __slots__ = ("_transactions", "restarts")
 
     def __init__(self) -> None:
         """Start empty."""
         self._transactions: deque[Transaction] = deque()
+        #: How often another history began.
+        self.restarts = 0
 
     def add(self, transaction: Transaction) -> None:
         """Remember a transaction that was just handed over."""
@@ -86,6 +88,7 @@ class Unsettled:
     def clear(self) -> None:
         """Forget everything: another history begins."""
         self._transactions.clear()
+        self.restarts += 1
 
     def __len__(self) -> int:
         """Return how many are kept."""
@@ -156,7 +159,7 @@ class PositionService:
         asking, self._asking = self._asking, []
         failed, self._failed = self._failed, []
         try:
-            position = await self._take()
+            position = await self._take_current()
         except UnavailableError as error:
             for refuse in failed:
                 refuse(error)
@@ -164,3 +167,14 @@ class PositionService:
         for accept in asking:
             accept(position)
         self._unsettled.settle(position.snapshot)
+
+    async def _take_current(self) -> StreamPosition:
+        """Take a position of the history that is read when it arrives.
+
+        Who began where another history ended would miss what committed before the new one begins.
+        """
+        while True:
+            restarts = self._unsettled.restarts
+            position = await self._take()
+            if restarts == self._unsettled.restarts:
+                return position

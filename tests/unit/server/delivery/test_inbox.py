@@ -116,6 +116,7 @@ async def test_a_reconnect_to_the_same_slot_continues():
     ("after", "reason"),
     [
         (identity(30, is_new=True), "slot_recreated"),
+        (identity(30), "slot_moved"),
         (identity(3, system="2", is_new=True), "history_changed"),
     ],
 )
@@ -130,6 +131,18 @@ async def test_a_new_slot_or_another_history_forgets_what_does_not_join(after, r
     assert not kit.ring.covers(Lsn(10))
     kit.inbox.receive_transaction(transaction(40))
     assert kit.dispatcher.told[-1] == 40
+
+
+@pytest.mark.parametrize("start_lsn", [3, 5, 10, 25])
+async def test_a_slot_within_what_was_received_continues(start_lsn):
+    kit = Kit()
+    kit.inbox.source_started(identity(5))
+    kit.inbox.source_started(identity(5))
+    kit.inbox.receive_transaction(transaction(10))
+    kit.inbox.receive_progress(Lsn(25))
+    kit.inbox.source_started(identity(start_lsn))
+    kit.inbox.receive_transaction(transaction(40))
+    assert kit.dispatcher.told == [10, 40]
 
 
 async def test_what_waited_for_the_catalog_is_not_dispatched_into_another_history():

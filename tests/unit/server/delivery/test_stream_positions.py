@@ -171,3 +171,23 @@ async def test_a_registration_that_fails_is_its_callers_and_nobody_elses():
     await positions.fix(registered.append)
     assert len(registered) == 2
     serving.cancel()
+
+
+@pytest.mark.asyncio
+async def test_a_position_taken_in_a_history_that_ended_meanwhile_is_taken_again():
+    unsettled = Unsettled()
+    taken = []
+
+    async def take():
+        position = StreamPosition(Snapshot(1, 1, frozenset()), Lsn(len(taken) + 1))
+        taken.append(position)
+        if len(taken) == 1:
+            unsettled.clear()
+        return position
+
+    positions = PositionService(take=take, unsettled=unsettled)
+    registered = []
+    serving = asyncio.create_task(positions.run(settle_interval_s=10))
+    await positions.fix(registered.append)
+    serving.cancel()
+    assert registered == [taken[1]]
