@@ -10,6 +10,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -457,3 +458,18 @@ def test_pins_lie_in_the_ranges_of_pyproject(extra: str, file: str) -> None:
             if not wanted.specifier.contains(pinned.get(canonicalize_name(wanted.name), "0"))
         ]
     )
+
+
+def test_every_dependency_has_its_line_among_the_decisions() -> None:
+    import json
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    names = {Requirement(text).name for text in needed} - {project["name"]}
+    package = json.loads((ROOT / "interop" / "package.json").read_text(encoding="utf-8"))
+    names |= set(package["devDependencies"])
+    page = ROOT / "docs" / "decisions" / "0041-dependencies-in-one-table.md"
+    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    named = {name for line in lines for name in re.findall(r"`([^`]+)`", line.split("|")[1])}
+    assert named == names
