@@ -57,8 +57,8 @@ class SubscriptionIndex(Generic[G]):
     def candidates(self, change: RowChange) -> list[G]:
         """Return the groups whose equality term may hold for the old or the new row.
 
-        A value that the WAL does not carry may equal anything, so every group filed under its
-        column is returned: the filter then finds the row undecidable.
+        A value that the WAL should carry and does not may equal anything, so every group filed
+        under its column is returned: the filter then finds the row undecidable.
         """
         index = self._tables.get(change.relation.oid)
         return [] if index is None else index.candidates(change)
@@ -111,6 +111,8 @@ class _TableIndex(Generic[G]):
         found = list(self._rest.values())
         if not self._by_column:
             return found
+        if change.new is None and change.relation.is_partial and not change.old_is_full:
+            return self.all()
         if self._seen_relation is not change.relation:
             self._find_places(change.relation)
         for place, values in self._places:

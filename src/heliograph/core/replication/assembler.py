@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from heliograph.core.replication import pgoutput
 from heliograph.core.replication.lsn import ZERO_LSN
 from heliograph.core.replication.oversize import OversizeTransaction, Spill
+from heliograph.core.replication.partition_leaves import PartitionLeaves
 from heliograph.core.replication.pgoutput import Begin, Commit, LogicalMessage, Truncate
 from heliograph.core.replication.relation import Relation
 from heliograph.core.replication.transaction import NO_ROWS, RawRows, Transaction
@@ -120,6 +121,10 @@ class Assembler:
         self._bounds = bounds or AssemblerBounds()
         #: Versions sent on this connection; the server relies on our keeping them.
         self._relations: dict[int, Relation] = {}
+        #: The same as they were sent, and of those the one that came last.
+        self._described: dict[int, Relation] = {}
+        self._described_last: Relation | None = None
+        self._leaves = PartitionLeaves()
         #: Last version seen in this process, across connections.
         self._known: dict[int, Relation] = {}
         #: Changed since the last transaction that was handed out.
@@ -139,10 +144,15 @@ class Assembler:
             self._open.spill.discard()
         self._open = None
         self._relations.clear()
+        self._described.clear()
+        self._described_last = None
+        if len(self._leaves) > RELATIONS_MAX:
+            self._leaves.forget()
 
     def forget_history(self) -> None:
         """Forget which transactions were handed out, too: the source reads another history."""
         self.reset()
+        self._leaves.forget()
         self.last_commit_lsn = ZERO_LSN
 
     def receive(self, payload: bytes) -> Transaction | OversizeTransaction | None:
@@ -158,6 +168,7 @@ class Assembler:
         if payload and payload[0] in _ROW_TAGS:
             self._receive_row(payload)
             return None
+        self._described_last = None
         match pgoutput.decode_message(payload):
             case Begin() as begin:
                 self._receive_begin(begin)
@@ -188,6 +199,8 @@ class Assembler:
     def _receive_row(self, payload: bytes) -> None:
         current = self._current("row")
         oid = pgoutput.read_relation_oid(payload)
+        if self._described_last is not None:
+            self._note_leaf(oid, self._described_last)
         if current.used.get(oid) is None:
             self._use(current, oid)
         current.row_count += 1
@@ -200,6 +213,14 @@ class Assembler:
         current.rows.append(payload)
         if current.row_bytes > self._bounds.memory_bytes:
             self._start_spill(current)
+
+    def _note_leaf(self, oid: int, described: Relation) -> None:
+        """Take in what the description before a row says of the partition that the row is in."""
+        self._described_last = None
+        root = self._described.get(oid)
+        if root is not None and described.oid != oid:
+            self._leaves.note(root, described)
+            self._follow(self._leaves.narrowed(root))
 
     def _use(self, current: _Open, oid: int) -> None:
         """Note the version of a table that its next rows follow."""
@@ -236,6 +257,11 @@ class Assembler:
         current.spill = None
 
     def _receive_relation(self, relation: Relation) -> None:
+        self._described[relation.oid] = self._described_last = relation
+        self._follow(self._leaves.narrowed(relation))
+
+    def _follow(self, relation: Relation) -> None:
+        """Make a version the one that the next rows of its table follow."""
         known = self._known.get(relation.oid)
         if known is not None and known == relation:
             relation = known

@@ -44,6 +44,8 @@ class Relation:
         replica_identity: What old rows carry.
         columns: Published columns in attribute order; dropped ones are absent, and so are
             generated ones before PostgreSQL 18 and those left out of a column list.
+        is_partial: Whether some partitions send less of old rows than the identity promises (see
+            `partition_leaves`); then ``is_key`` marks what all of them send.
     """
 
     oid: int
@@ -51,3 +53,4 @@ class Relation:
     name: str
     replica_identity: ReplicaIdentity
     columns: tuple[RelationColumn, ...]
+    is_partial: bool = False

@@ -18,7 +18,7 @@ from heliograph.core.replication.pgoutput import (
     UPDATE,
     read_tuple,
 )
-from heliograph.core.replication.relation import Relation
+from heliograph.core.replication.relation import Relation, ReplicaIdentity
 from heliograph.core.replication.row_change import ChangeKind, Row, RowChange, Unknown
 from heliograph.errors import RemoteProtocolError
 from heliograph.limits import ROW_READERS_MAX
@@ -105,8 +105,11 @@ class RowReader:
             old = self._key_only(new)
             return RowVersions(ChangeKind.UPDATE, old, is_full, new, unchanged), position
         old, position, unchanged = self._read_tuple(payload, position)
-        if not is_full:
+        if is_full and self.relation.is_partial:
+            is_full = self._has_more_than_key(old)
+        elif not is_full:
             _expect(tuple_kind, KEY_TUPLE)
+        if not is_full:
             old = self._key_only(old)
         if tag == DELETE:
             return RowVersions(ChangeKind.DELETE, old, is_full, None, unchanged), position
@@ -124,6 +127,18 @@ class RowReader:
             message = f"{len(row)} values for {self._column_count} columns"
             raise ValueError(message)
         return row, position, unchanged
+
+    def _has_more_than_key(self, old: Row) -> bool:
+        """Tell whether an old row that is said to be whole is more than the key and NULLs.
+
+        If all else is NULL, it may be that or what a partition with another identity sends.
+        """
+        if self.relation.replica_identity is not ReplicaIdentity.FULL:
+            return False
+        return any(
+            value is not None and not is_sent
+            for value, is_sent in zip(old, self._sent, strict=True)
+        )
 
     def _key_only(self, row: Row) -> Row:
         """Keep what the replica identity sends."""

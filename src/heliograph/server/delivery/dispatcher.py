@@ -269,6 +269,7 @@ class Dispatcher:
             if entry.adopt(relation) and entry.layout is not None:
                 places[relation.oid] = entry.layout.key_places
             else:
+                places.pop(relation.oid, None)
                 disagreeing.append(relation.oid)
         return places, disagreeing
 

@@ -132,6 +132,9 @@ class BindingGroup:
             return None if new is Verdict.NO else Match(change, self, new, old, self.version)
         if Verdict.YES in {new, old} or (Verdict.UNDECIDED is new and change.new is not None):
             return Match(change, self, new, old, self.version)
+        if Verdict.UNDECIDED is old and change.relation.is_partial:
+            # FULL was promised, so whoever filters by another column than the key relies on it.
+            return Match(change, self, new, old, self.version)
         return None
 
     def needs_judge(self) -> bool:

@@ -222,6 +222,13 @@ class ChangeInbox:
         changed = [relation.oid for relation in transaction.relations]
         changed.extend(relation.oid for relation in transaction.truncated)
         self._rights_log.rows_changed(changed, commit_lsn, xid)
+        for relation in transaction.changed_relations:
+            if relation.is_partial:
+                _log.warning(
+                    "partition_without_old_rows",
+                    table_oid=relation.oid,
+                    remedy="ALTER TABLE … REPLICA IDENTITY FULL for each partition, new ones too",
+                )
         change = None
         if transaction.messages or transaction.messages_omitted:
             change = self._rights_messages.read(transaction)

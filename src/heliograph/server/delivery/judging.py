@@ -142,13 +142,23 @@ class Judging:
         return self._wanted(match, told)
 
     def is_undecidable(self, match: Match) -> bool:
-        """Tell whether the WAL does not carry what the judgement of the new row reads."""
+        """Tell whether the WAL does not carry what the judgement reads, although it should."""
         rights = match.group.entry.rights[match.group.role]
-        if match.change.kind is ChangeKind.DELETE or match.group.is_withheld:
+        if match.group.is_withheld:
             return False
+        if match.change.kind is ChangeKind.DELETE:
+            return self._is_undecidable_delete(match, rights)
         return match.new is Verdict.UNDECIDED or (
             match.new is Verdict.YES and _is_undecidable(match, rights)
         )
+
+    def _is_undecidable_delete(self, match: Match, rights: TableRights) -> bool:
+        """Tell whether a partition did not send an old row that FULL promises (`Relation`)."""
+        change = match.change
+        if change.old_is_full or not change.relation.is_partial or rights.shows_none:
+            return False
+        is_judged = self._rules.delete_visibility is not DeleteVisibility.COMPATIBLE
+        return match.old is Verdict.UNDECIDED or (is_judged and not rights.shows_all)
 
     def _wanted(self, match: Match, told: Told | None) -> Told | None:
         if told is None:

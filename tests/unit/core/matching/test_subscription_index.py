@@ -1,5 +1,7 @@
 """The index returns every group that may match, and visits no other."""
 
+from dataclasses import replace
+
 from hypothesis import given, strategies as st
 
 from heliograph.core.matching.subscription_index import SubscriptionIndex
@@ -53,6 +55,19 @@ def test_a_value_that_is_not_known_may_equal_anything():
     index.add(7, two, ("org", "b"))
     assert index.candidates(changed(new=("1", Unknown.UNCHANGED_TOAST))) == [one, two]
     assert index.candidates(changed(old=("1", Unknown.NOT_SENT))) == []
+
+
+def test_an_old_row_that_a_partition_does_not_send_may_concern_everybody():
+    index = SubscriptionIndex()
+    one, two, rest = Group(), Group(), Group()
+    index.add(7, one, ("org", "a"))
+    index.add(7, two, ("org", "b"))
+    index.add(7, rest, None)
+    partial = replace(RELATION, is_partial=True)
+    old = ("1", Unknown.NOT_SENT)
+    unknown = RowChange(ChangeKind.DELETE, partial, 0, None, old, old_is_full=False)
+    assert index.candidates(unknown) == [rest, one, two]
+    assert index.candidates(changed(old=("1", "a"), relation=partial)) == [rest, one]
 
 
 def test_a_column_that_is_gone_makes_every_group_a_candidate():
