@@ -28,6 +28,13 @@ _TABLE: Final = """
 select c.oid::bigint as oid, n.nspname as schema, c.relname as name, c.relkind::text as kind,
        c.relreplident::text as replica_identity, c.relrowsecurity as row_security,
        c.relpersistence = 'u' as is_unlogged, c.relispartition as is_partition,
+       c.relkind = 'r' and exists (select from pg_catalog.pg_inherits h where h.inhparent = c.oid)
+         as is_inherited,
+       c.relreplident <> 'i'
+         or exists (select from pg_catalog.pg_index i, pg_catalog.pg_index k
+                     where i.indrelid = c.oid and i.indisreplident
+                       and k.indrelid = c.oid and k.indisprimary
+                       and k.indkey::int2[] <@ i.indkey::int2[]) as identity_has_key,
        p.pubname is not null as is_published,
        case when current_setting('server_version_num')::int >= 180000
               or exists (select from pg_catalog.pg_publication_rel l
@@ -127,6 +134,9 @@ select pg_catalog.concat_ws('.',
      from pg_catalog.pg_namespace where oid >= 16384 or nspname = 'public'),
   (select pg_catalog.sum(pg_catalog.hashtext(concat(oid, '/', xmin)))
      from pg_catalog.pg_publication_rel),
+  (select pg_catalog.sum(pg_catalog.hashtext(concat(h.inhrelid, '/', h.inhparent)))
+     from pg_catalog.pg_inherits h join pg_catalog.pg_class p on p.oid = h.inhparent
+    where p.relkind = 'r'),
   (select pg_catalog.sum(pg_catalog.hashtext(concat(oid, '/', xmin)))
      from pg_catalog.pg_publication))
 """
@@ -219,6 +229,8 @@ class Catalog:
             row_security=table["row_security"],
             is_unlogged=table["is_unlogged"],
             is_partition=table["is_partition"],
+            is_inherited=table["is_inherited"],
+            identity_has_key=table["identity_has_key"],
             via_root=table["via_root"],
         )
 

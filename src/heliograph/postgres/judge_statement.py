@@ -5,6 +5,7 @@ The row source is an array of composite texts, so nothing is read from the table
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -13,6 +14,9 @@ from heliograph.core.matching.record_literal import array_literal
 from heliograph.postgres.catalog_text import CatalogText
 from heliograph.postgres.filter_sql import FilterExpression, identifier
 from heliograph.postgres.row_errors import is_row_error
+
+#: What `is_usable` returns where policies read a column that the row does not have.
+UNDEFINED_COLUMN: Final = "42703"
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,10 @@ class TableDescription:
         row_security: ``relrowsecurity``.
         is_unlogged: Not written to the WAL, so never streamed.
         is_partition: Whether it is a partition of another table.
+        is_inherited: Whether other tables inherit from it without being partitions: SELECT shows
+            their rows as its own, the WAL does not.
+        identity_has_key: Whether the replica identity carries the primary key; one by an index
+            need not.
         via_root: ``publish_via_partition_root`` of the publication.
     """
 
@@ -172,6 +176,8 @@ class TableDescription:
     row_security: bool = False
     is_unlogged: bool = False
     is_partition: bool = False
+    is_inherited: bool = False
+    identity_has_key: bool = True
     via_root: bool = False
 
     def is_published_like(self, other: "TableDescription") -> bool:

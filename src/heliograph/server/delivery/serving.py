@@ -5,6 +5,7 @@ table that is withheld from it from one that does not exist.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from heliograph.core.channels.bearer import SERVICE_ROLE
 from heliograph.core.matching.table_description import TableDescription, TableKind, is_listed
@@ -12,6 +13,10 @@ from heliograph.core.matching.table_rights import TableRights
 from heliograph.core.matching.visibility import DeleteVisibility
 from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.server.delivery.tables import TableEntry
+
+#: Why nobody bound by such policies is served: they read generated columns (before PostgreSQL 18),
+#: columns that a column list leaves out, or system columns such as ``tableoid``.
+POLICIES_READ_ABSENT: Final = "its policies read columns that the WAL does not carry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,14 @@ def what_may_be_told(entry: TableEntry, role: str, rules: ServingRules) -> str |
     Who may read the table learns what is wrong with it; everybody else learns the same as for one
     that does not exist.
     """
-    table = entry.description
+    table, rights = entry.description, entry.rights[role]
     if not table.is_published or _why_not_shown(entry, role, rules) is not None:
         return None
-    return why_not_streamable(table) or _why_not_told_apart(table, entry.rights[role])
+    return (
+        why_not_streamable(table)
+        or _why_not_told_apart(table, rights)
+        or _undecidable_policy(table, rights)
+    )
 
 
 def _why_not_told_apart(table: TableDescription, rights: TableRights) -> str | None:
@@ -109,8 +118,10 @@ def why_not_streamable(table: TableDescription) -> str | None:
         "it is a partition published as itself: publish_via_partition_root is required": (
             table.is_partition or (table.kind is TableKind.PARTITIONED_TABLE and not table.via_root)
         ),
+        "other tables inherit from it": table.is_inherited,
         "it has no primary key": not table.primary_key,
         "its replica identity is NOTHING": table.replica_identity is ReplicaIdentity.NOTHING,
+        "its replica identity leaves out the primary key": not table.identity_has_key,
         "the publication's column list leaves out the primary key": any(
             (column := table.column(name)) is None or not table.is_streamed(column)
             for name in table.primary_key
@@ -125,6 +136,4 @@ def _undecidable_policy(table: TableDescription, rights: TableRights) -> str | N
     absent = {column.name for column in table.columns if not table.is_streamed(column)}
     reads = rights.policy_columns
     unknown = absent if reads is None else absent & reads
-    if unknown:
-        return "its policies read columns that the WAL does not carry"
-    return None
+    return POLICIES_READ_ABSENT if unknown else None

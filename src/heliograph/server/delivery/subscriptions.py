@@ -27,7 +27,12 @@ from heliograph.ports.change_subscriptions import ChangeBinding, ChangeOutlet, C
 from heliograph.ports.identity import Identity
 from heliograph.postgres.filter_sql import refuse_invalid_terms
 from heliograph.postgres.judge import Judge
-from heliograph.postgres.judge_statement import JudgementStatement, build_statement, is_usable
+from heliograph.postgres.judge_statement import (
+    UNDEFINED_COLUMN,
+    JudgementStatement,
+    build_statement,
+    is_usable,
+)
 from heliograph.server.delivery.channel import SubscribedChannel
 from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.dispatcher import Dispatcher
@@ -35,6 +40,7 @@ from heliograph.server.delivery.groups import BindingGroup
 from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.positions import PositionService, StreamPosition, Unsettled
 from heliograph.server.delivery.serving import (
+    POLICIES_READ_ABSENT,
     ServingRules,
     note_on_deletes,
     what_may_be_told,
@@ -128,7 +134,7 @@ class ChangeSubscriptionService:
         }
         for binding, parameters in parsed:
             planned.extend(await self._plan(binding, parameters, identity, published))
-        await self._try_out(planned, identity)
+        planned = await self._try_out(planned, identity)
         channel = SubscribedChannel(
             outlet, counters=self._parts.dispatcher.counters, on_close=self._close
         )
@@ -186,7 +192,7 @@ class ChangeSubscriptionService:
             if not refused[question] and not self._covers(wildcard, table_oid):
                 self._add_groups(wildcard.channel, planned, wildcard.identity)
 
-    async def _try_out_expanded(self, planned: Sequence[_Planned], identity: Identity) -> None:
+    async def _try_out_expanded(self, planned: list[_Planned], identity: Identity) -> None:
         """Do `_try_out`; without an answer they subscribe untried: judgements deny what fails."""
         with suppress(JudgementUnavailableError):
             await self._try_out(planned, identity, is_join=False)
@@ -224,7 +230,7 @@ class ChangeSubscriptionService:
                 self._log_once("table_withheld", oid, identity.role, reason)
                 told = what_may_be_told(entry, identity.role, self._parts.rules)
                 if told is not None and not parameters.is_wildcard:
-                    raise raised_by_check(parameters, f"the table can not be streamed: {told}")
+                    raise _not_streamable(parameters, told)
                 # The client learns the same as for a table that does not exist (S20).
                 continue
             selectable = entry.rights[identity.role].selectable
@@ -235,9 +241,13 @@ class ChangeSubscriptionService:
         return planned
 
     async def _try_out(
-        self, planned: Collection[_Planned], identity: Identity, *, is_join: bool = True
-    ) -> None:
-        """Have PostgreSQL accept the constants and plan the policies, as the role itself."""
+        self, planned: list[_Planned], identity: Identity, *, is_join: bool = True
+    ) -> list[_Planned]:
+        """Have PostgreSQL accept the constants and plan the policies, as the role itself.
+
+        Returns:
+            What is left: a wildcard stands for the tables that can be served.
+        """
         role = identity.role
         for entry in {id(plan.entry): plan.entry for plan in planned}.values():
             if entry.rights[identity.role].reads_tables:
@@ -245,8 +255,9 @@ class ChangeSubscriptionService:
         asking = [
             plan for plan in planned if plan.bound.needs_postgres_check or _has_policy(plan, role)
         ]
+        refused: list[_Planned] = []
         if not asking:
-            return
+            return planned
         try:
             async with self._parts.judge.as_role(
                 identity.role, identity.claims_json, is_join=is_join
@@ -257,13 +268,35 @@ class ChangeSubscriptionService:
                         continue
                     sqlstate = await is_usable(connection, _policy_statement(plan, role))
                     if sqlstate is not None:
-                        # The client learns the same as for a table that does not exist (S20).
-                        oid = plan.entry.description.oid
-                        self._log_once("policies_not_usable", oid, role, sqlstate)
-                        raise not_enabled(plan.bound.parameters)
+                        self._refuse_policies(plan, role, sqlstate)
+                        refused.append(plan)
         except RoleUnusableError as cause:
             message = f"Unable to subscribe to changes: role {identity.role} can not be assumed"
             raise SubscriptionRefusedError(message, reason="role_not_usable") from cause
+        left = [plan for plan in planned if all(plan is not other for other in refused)]
+        for plan in refused:
+            if all(plan.binding is not other.binding for other in left):
+                raise not_enabled(plan.bound.parameters)
+        return left
+
+    def _refuse_policies(self, plan: _Planned, role: str, sqlstate: str) -> None:
+        """Refuse a table whose policies fail before there is a row; the log says why.
+
+        PostgreSQL itself wrote the policies down, so a column that it does not find in the row is a
+        system column: then SELECT works, and who may read the table learns the reason. Otherwise
+        the client learns the same as for a table that does not exist (S20).
+        """
+        oid, parameters = plan.entry.description.oid, plan.bound.parameters
+        is_absent_column = sqlstate == UNDEFINED_COLUMN
+        if is_absent_column:
+            self._log_once("table_withheld", oid, role, POLICIES_READ_ABSENT)
+        else:
+            self._log_once("policies_not_usable", oid, role, sqlstate)
+        if parameters.is_wildcard:
+            return
+        if is_absent_column:
+            raise _not_streamable(parameters, POLICIES_READ_ABSENT)
+        raise not_enabled(parameters)
 
     def _notes(self, planned: Sequence[_Planned], role: str) -> list[str]:
         """Say once for each table what deletes will look like, where policies decide."""
@@ -383,6 +416,10 @@ def _judged_terms(planned: Collection[_Planned]) -> frozenset[FilterTerm]:
             if not term.is_decided_in_python
         ]
     )
+
+
+def _not_streamable(parameters: BindingParameters, reason: str) -> SubscriptionRefusedError:
+    return raised_by_check(parameters, f"the table can not be streamed: {reason}")
 
 
 def _has_policy(plan: _Planned, role: str) -> bool:

@@ -91,10 +91,13 @@ def lay_out(table: TableDescription, relation: Relation) -> RelationLayout | Non
         return None
     if any(table.is_streamed(each) for each in table.columns if each.name not in places):
         return None
+    key_places = tuple(places[name] for name in table.primary_key if name in places)
+    if not all(relation.columns[place].is_key for place in key_places):
+        return None
     return RelationLayout(
         relation=relation,
         places=tuple(places.get(column.name) for column in table.columns),
-        key_places=tuple(places[name] for name in table.primary_key if name in places),
+        key_places=key_places,
     )
 
 
