@@ -502,6 +502,10 @@ ADMIN_LOCK_TIMEOUT_S: Final = 5.0
 #: Seconds for opening one database connection; whole seconds, as libpq takes them.
 POSTGRES_CONNECT_TIMEOUT_S: Final = 10
 
+#: Seconds for which a pool repeats a refused connection by itself. Larger: after a long outage the
+#: repetitions are as far apart, and whoever needs a connection waits for the next one.
+POOL_RECONNECT_S: Final = 3.0
+
 #: Seconds for checking an external database before it is used: a handful of short statements.
 POSTGRES_CHECK_TIMEOUT_S: Final = 30.0
 

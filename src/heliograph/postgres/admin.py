@@ -21,6 +21,7 @@ from heliograph.core.replication.snapshot import Snapshot, parse_snapshot
 from heliograph.errors import UnavailableError
 from heliograph.postgres.connection_pool import make_pool
 from heliograph.postgres.rights_state import RightsQuestion, RightsState, read_state
+from heliograph.postgres.row_errors import failure_in_words
 
 _TIMEOUTS: Final = (
     "select set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)"
@@ -181,7 +182,7 @@ class AdminDatabase:
             message = "the database did not answer in time"
             raise UnavailableError(message) from cause
         except psycopg.Error as cause:
-            message = f"the database failed with SQLSTATE {cause.sqlstate or '08006'}"
+            message = f"the database failed: {failure_in_words(cause)}"
             raise UnavailableError(message) from cause
 
     async def take_position(self) -> tuple[Snapshot, Lsn]:

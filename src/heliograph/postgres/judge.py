@@ -31,7 +31,7 @@ from heliograph.postgres.fair_gate import FairGate
 from heliograph.postgres.judge_parts import JudgementInParts, RowError, one_round_trip
 from heliograph.postgres.judge_statement import RowAnswer, RowBatch, parameters
 from heliograph.postgres.rights_state import RightsQuestion, RightsState, read_state
-from heliograph.postgres.row_errors import is_row_error
+from heliograph.postgres.row_errors import failure_in_words, is_row_error
 
 #: What requests run with; policies are deparsed fully qualified, so it only matters inside
 #: functions that set no search_path of their own.
@@ -290,7 +290,7 @@ class Judge:
             raise JudgementUnavailableError(message, timed_out=True) from cause
         except psycopg.Error as cause:
             timed_out = cause.sqlstate == "57014"
-            message = f"judging failed with SQLSTATE {cause.sqlstate or '08006'}"
+            message = f"judging failed: {failure_in_words(cause)}"
             raise JudgementUnavailableError(message, timed_out=timed_out) from cause
 
     async def _judge_together(self, connection: AsyncConnection, ask: _Asked) -> Judgement:

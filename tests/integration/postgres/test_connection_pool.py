@@ -2,6 +2,7 @@
 
 import asyncio
 
+import psycopg
 import pytest
 
 from heliograph.postgres.admin import AdminDatabase
@@ -56,4 +57,33 @@ async def test_a_pool_outlives_callers_who_leave_at_any_moment(postgres_url, kin
         await asyncio.gather(*working, return_exceptions=True)
     async with database._pool.connection(timeout=5), database._pool.connection(timeout=5):
         pass
+    await database.close()
+
+
+@pytest.mark.parametrize("kind", [AdminDatabase, Judge])
+async def test_connections_that_postgresql_has_ended_are_not_lent(postgres_url, kind):
+    database = kind(postgres_url, connections_max=3)
+    await database.open()
+    pool = database._pool
+    async with pool.connection() as first, pool.connection() as second, pool.connection() as third:
+        pids = [connection.info.backend_pid for connection in (first, second, third)]
+    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as sql:
+        for pid in pids:
+            # Waits until the process is gone, so its last words are on their way.
+            await sql.execute("select pg_terminate_backend(%s, 10000)", (pid,))
+        for _ in range(4):
+            async with pool.connection(timeout=5) as connection:
+                assert connection.info.backend_pid not in pids
+                await connection.execute("select 1")
+    await database.close()
+
+
+async def test_a_closed_connection_is_not_lent(postgres_url):
+    database = AdminDatabase(postgres_url, connections_max=1)
+    await database.open()
+    async with database._pool.connection() as connection:
+        pass
+    await connection.close()
+    async with database._pool.connection(timeout=5) as other:
+        await other.execute("select 1")
     await database.close()
