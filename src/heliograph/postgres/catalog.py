@@ -30,11 +30,14 @@ select c.oid::bigint as oid, n.nspname as schema, c.relname as name, c.relkind::
        c.relpersistence = 'u' as is_unlogged, c.relispartition as is_partition,
        c.relkind = 'r' and exists (select from pg_catalog.pg_inherits h where h.inhparent = c.oid)
          as is_inherited,
-       c.relreplident <> 'i'
-         or exists (select from pg_catalog.pg_index i, pg_catalog.pg_index k
-                     where i.indrelid = c.oid and i.indisreplident
-                       and k.indrelid = c.oid and k.indisprimary
-                       and k.indkey::int2[] <@ i.indkey::int2[]) as identity_has_key,
+       case c.relreplident
+         when 'd' then exists (select from pg_catalog.pg_index k
+                                where k.indrelid = c.oid and k.indisprimary and k.indimmediate)
+         when 'i' then exists (select from pg_catalog.pg_index i, pg_catalog.pg_index k
+                                where i.indrelid = c.oid and i.indisreplident
+                                  and k.indrelid = c.oid and k.indisprimary
+                                  and k.indkey::int2[] <@ i.indkey::int2[])
+         else true end as identity_has_key,
        p.pubname is not null as is_published,
        case when current_setting('server_version_num')::int >= 180000
               or exists (select from pg_catalog.pg_publication_rel l

@@ -16,8 +16,8 @@ from psycopg.rows import dict_row
 
 from heliograph import limits
 from heliograph.config import ATTACHED_PUBLICATION, SOURCE_PUBLICATION
-from heliograph.core.replication.relation import ReplicaIdentity
 from heliograph.postgres.publishable_table import TableState, lock_for_publication, read_table
+from heliograph.postgres.row_errors import is_row_error
 
 DEPENDENCY_PUBLICATION: Final = "heliograph_dependencies"
 
@@ -93,10 +93,12 @@ async def follow_dependency(
         return _not_followed(label, reason, may_retry=True)
     except TimeoutError:
         return _not_followed(label, "PostgreSQL does not answer", may_retry=True)
-    except psycopg.OperationalError as error:
-        return _not_followed(label, f"SQLSTATE {error.sqlstate}", may_retry=True)
+    except psycopg.errors.DuplicateObject:
+        # Another join, or another server on this database, has added it while we waited.
+        return FollowResult(table=label, is_followed=True)
     except psycopg.Error as error:
-        return _not_followed(label, f"SQLSTATE {error.sqlstate}")
+        reason = f"SQLSTATE {error.sqlstate}"
+        return _not_followed(label, reason, may_retry=not is_row_error(error))
 
 
 async def _follow(
@@ -134,7 +136,7 @@ def _not_followed(label: str, reason: str, *, may_retry: bool = False) -> Follow
 
 
 def _problem(table: TableState, memberships: Sequence[dict[str, Any]]) -> str | None:
-    problem = table.scope_problem or table.storage_problem or _write_problem(table)
+    problem = table.scope_problem or table.storage_problem or table.write_problem
     if problem is not None:
         return problem
     for row in memberships:
@@ -145,15 +147,6 @@ def _problem(table: TableState, memberships: Sequence[dict[str, Any]]) -> str | 
             return (
                 f"publication {row['publication']} has a row filter for it, which would be lifted"
             )
-    return None
-
-
-def _write_problem(table: TableState) -> str | None:
-    """Why the application's UPDATE would fail once the table is published; None if it would not."""
-    for relation in table.writers:
-        without_key = relation.identity is ReplicaIdentity.DEFAULT and not relation.primary_key
-        if without_key or relation.identity is ReplicaIdentity.NOTHING:
-            return f"{relation.label} has no replica identity: its UPDATE and DELETE would fail"
     return None
 
 

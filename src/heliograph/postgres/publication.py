@@ -31,9 +31,12 @@ from heliograph.postgres.publishable_table import (
 )
 
 _PUBLISHED: Final = """
-select p.oid is not null as publication_exists, coalesce(p.puballtables, false) as for_all_tables,
+select wanted.name, p.oid is not null as publication_exists,
+       coalesce(p.puballtables, false) as for_all_tables,
        -- the column is new in PostgreSQL 18
        coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols' = 's', false) as publishes_generated,
+       -- and with it PostgreSQL refuses to update what it does not publish and should identify by
+       coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols' = 'n', false) as refuses_generated,
        coalesce(pg_catalog.pg_has_role(current_user, p.pubowner, 'USAGE'), false) as may_alter,
        exists (select from pg_catalog.pg_publication_tables t
                 join pg_catalog.pg_namespace n on n.nspname = t.schemaname
@@ -166,7 +169,7 @@ async def _publish_once(
         table = await _read_existing(connection, oid, options)
         publication = await _read_publication(connection, table, options.publication)
         if not publication["is_published"]:
-            table = await _add(connection, table, options)
+            table = await _add(connection, table, options, publication)
         relation = table.relation
         notes = _stream_notes(table, options, publication)
         return PublishReport(
@@ -179,7 +182,10 @@ async def _publish_once(
 
 
 async def _add(
-    connection: AsyncConnection[Any], table: TableState, options: PublishOptions
+    connection: AsyncConnection[Any],
+    table: TableState,
+    options: PublishOptions,
+    publication: DictRow,
 ) -> TableState:
     _refuse_unservable(table, options)
     await lock_for_publication(connection, table, _IDENTITIES[options.identity])
@@ -187,8 +193,9 @@ async def _add(
     # seen now.
     table = await _read_existing(connection, table.relation.oid, options)
     _refuse_unservable(table, options)
-    if table.identity_problem is not None:
-        raise _refused(table, table.identity_problem)
+    problem = table.identity_problem or _unpublished_identity(table, publication)
+    if problem is not None:
+        raise _refused(table, problem)
     await connection.execute(
         sql.SQL("alter publication {} add table {}").format(
             sql.Identifier(options.publication), table.relation.identifier
@@ -240,6 +247,20 @@ def _refuse_unservable(table: TableState, options: PublishOptions) -> None:
         raise _refused(table, problem)
 
 
+def _unpublished_identity(table: TableState, publication: DictRow) -> str | None:
+    """Return why what a publication does not send would keep the application from writing."""
+    if not publication["refuses_generated"]:
+        return None
+    for relation in table.writers:
+        if relation.identity is ReplicaIdentity.FULL and relation.stored_columns:
+            return (
+                f"{relation.label} has generated columns that publication {publication['name']} "
+                "does not send, and its replica identity is FULL, which would contain them: UPDATE "
+                "and DELETE of the application would fail"
+            )
+    return None
+
+
 def _refused(table: TableState, problem: str) -> PublicationRefusedError:
     return PublicationRefusedError(f"{table.relation.label} can not be published: {problem}")
 
@@ -247,6 +268,8 @@ def _refused(table: TableState, problem: str) -> PublicationRefusedError:
 def _stream_notes(table: TableState, options: PublishOptions, publication: DictRow) -> list[str]:
     label = table.relation.label
     notes: list[str] = []
+    if table.identity_problem is not None:
+        notes.append(f"{table.identity_problem}; set another replica identity")
     wants_full = options.identity is IdentityChoice.FULL
     if wants_full and any(item.identity is not ReplicaIdentity.FULL for item in table.writers):
         # It was published before; changing it then is not what "already published" means.
@@ -254,6 +277,10 @@ def _stream_notes(table: TableState, options: PublishOptions, publication: DictR
             f"its replica identity is not FULL, so rows that leave a view are not reported: "
             f"ALTER TABLE {label} REPLICA IDENTITY FULL;"
         )
+    wanted = _IDENTITIES[options.identity]
+    if publication["is_published"] and wanted is ReplicaIdentity.DEFAULT:
+        others = {item.identity for item in table.writers} - {wanted}
+        notes += [f"replica identity {one.name} was left as it is" for one in others]
     absent = table.relation.virtual_columns
     if not publication["publishes_generated"]:
         absent += table.relation.stored_columns

@@ -40,6 +40,9 @@ select c.oid::bigint as oid, n.nspname as schema, c.relname as name, c.relkind::
                    join pg_catalog.pg_attribute a
                      on a.attrelid = c.oid and a.attnum = any(i.indkey::int2[])
                   where i.indrelid = c.oid and i.indisprimary), '{}') as primary_key,
+       exists (select from pg_catalog.pg_index i
+                where i.indrelid = c.oid and i.indisprimary and not i.indimmediate)
+         as has_deferrable_key,
        coalesce((select array_agg(a.attname order by a.attnum)
                    from pg_catalog.pg_index i
                    join pg_catalog.pg_attribute a
@@ -99,6 +102,7 @@ class RelationState:
         inherits: Whether it has non-partition inheritance, up or down.
         identity: Its replica identity.
         primary_key: Columns of the primary key; empty without one.
+        has_deferrable_key: Whether the primary key is deferrable: then it is no replica identity.
         identity_key: Columns of the REPLICA IDENTITY USING INDEX; empty without one.
         stored_columns: Generated columns that are stored; published only on demand, from
             PostgreSQL 18 on.
@@ -119,6 +123,7 @@ class RelationState:
     inherits: bool
     identity: ReplicaIdentity
     primary_key: tuple[str, ...]
+    has_deferrable_key: bool
     identity_key: tuple[str, ...]
     stored_columns: tuple[str, ...]
     virtual_columns: tuple[str, ...]
@@ -132,29 +137,50 @@ class RelationState:
         return sql.Identifier(self.schema, self.name)
 
     @property
-    def identity_problem(self) -> str | None:
-        """Why UPDATE or DELETE could not be streamed with this replica identity; None if fine."""
+    def write_problem(self) -> str | None:
+        """Why PostgreSQL would refuse every UPDATE and DELETE once it is published; None if not.
+
+        Source: ``CheckCmdReplicaIdentity`` in execReplication.c, tried with PostgreSQL 15 to 18.
+        """
+        reason = self._missing_identity
+        if reason is None and self.identity is ReplicaIdentity.FULL and self.virtual_columns:
+            reason = (
+                f"has generated columns that are not stored ({', '.join(self.virtual_columns)}), "
+                "and its replica identity is FULL, which would contain them"
+            )
+        if reason is None:
+            return None
+        return f"{self.label} {reason}: UPDATE and DELETE of the application would fail"
+
+    @property
+    def _missing_identity(self) -> str | None:
         match self.identity:
             case ReplicaIdentity.FULL:
                 return None
             case ReplicaIdentity.NOTHING:
-                return f"{self.label} has REPLICA IDENTITY NOTHING: UPDATE and DELETE would fail"
+                return "has REPLICA IDENTITY NOTHING"
             case ReplicaIdentity.DEFAULT:
-                if self.primary_key:
-                    return None
-                return (
-                    f"{self.label} has no primary key, and its replica identity is DEFAULT: once "
-                    "published, every UPDATE and DELETE of the application would fail"
-                )
+                if not self.primary_key:
+                    return "has no primary key, and its replica identity is DEFAULT"
+                if self.has_deferrable_key:
+                    return "has a deferrable primary key, which is no replica identity"
+                return None
             case ReplicaIdentity.INDEX:
-                missing = [name for name in self.primary_key if name not in self.identity_key]
-                if not missing:
-                    return None
-                key = ", ".join(self.identity_key)
-                return (
-                    f"{self.label} has REPLICA IDENTITY USING INDEX on ({key}), which does not "
-                    f"cover the primary key column {missing[0]}: deleted rows could not be named"
-                )
+                return None if self.identity_key else "has lost the index of its replica identity"
+
+    @property
+    def identity_problem(self) -> str | None:
+        """Why UPDATE or DELETE could not be streamed with this replica identity; None if fine."""
+        if self.write_problem is not None or self.identity is not ReplicaIdentity.INDEX:
+            return self.write_problem
+        missing = [name for name in self.primary_key if name not in self.identity_key]
+        if not missing:
+            return None
+        key = ", ".join(self.identity_key)
+        return (
+            f"{self.label} has REPLICA IDENTITY USING INDEX on ({key}), which does not "
+            f"cover the primary key column {missing[0]}: deleted rows could not be named"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +242,12 @@ class TableState:
     @property
     def identity_problem(self) -> str | None:
         """The first identity problem of the relations that are written."""
-        for relation in self.writers:
-            problem = relation.identity_problem
-            if problem is not None:
-                return problem
-        return None
+        return next(filter(None, (relation.identity_problem for relation in self.writers)), None)
+
+    @property
+    def write_problem(self) -> str | None:
+        """The first one that would keep the application from writing."""
+        return next(filter(None, (relation.write_problem for relation in self.writers)), None)
 
 
 async def read_table(connection: AsyncConnection[Any], oid: int) -> TableState | None:
@@ -319,6 +346,7 @@ def _relation_of(row: dict[str, Any]) -> RelationState:
         inherits=row["inherits"],
         identity=ReplicaIdentity(row["identity"]),
         primary_key=tuple(row["primary_key"]),
+        has_deferrable_key=row["has_deferrable_key"],
         identity_key=tuple(row["identity_key"]),
         stored_columns=tuple(row["stored_columns"]),
         virtual_columns=tuple(row["virtual_columns"]),

@@ -144,11 +144,11 @@ async def test_a_dependency_is_followed_once(any_url, connect):
 @pytest.mark.parametrize(
     ("statement", "table", "reason"),
     [
-        ("create table d (a int)", "d", "no replica identity"),
+        ("create table d (a int)", "d", "has no primary key"),
         (
             "create table d (id int primary key); alter table d replica identity nothing",
             "d",
-            "no replica identity",
+            "has REPLICA IDENTITY NOTHING",
         ),
         ("create unlogged table d (id int primary key)", "d", "unlogged"),
         ("create temp table d (id int primary key)", "d", "belongs to PostgreSQL"),
