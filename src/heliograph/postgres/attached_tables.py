@@ -111,9 +111,11 @@ async def _copy_table(
 
 def _refuse(table: TableState) -> None:
     problem = (
-        table.scope_problem or table.storage_problem or table.key_problem or table.identity_problem
+        table.scope_problem
+        or table.storage_problem
+        or table.key_problem
+        or table.identity_problem
+        or table.owner_problem
     )
-    if problem is None and not table.relation.may_alter:
-        problem = f"it belongs to {table.relation.owner}; run `heliograph publish` as that role"
     if problem is not None:
         raise PublicationRefusedError(problem)

@@ -239,8 +239,7 @@ async def _read_publication(
 
 def _refuse_unservable(table: TableState, options: PublishOptions) -> None:
     problem = table.storage_problem or table.key_problem
-    if problem is None and not table.relation.may_alter:
-        problem = f"it belongs to {table.relation.owner}: run this as that role"
+    problem = problem or table.owner_problem
     if problem is None and options.identity is IdentityChoice.KEEP:
         problem = table.identity_problem
     if problem is not None:

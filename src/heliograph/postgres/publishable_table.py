@@ -240,6 +240,17 @@ class TableState:
         )
 
     @property
+    def owner_problem(self) -> str | None:
+        """Why the connected role can not add it to a publication; None if it can."""
+        if self.relation.may_alter:
+            return None
+        owner = self.relation.owner
+        return (
+            f"it belongs to {owner}, and who publishes must own table and publication: run this as "
+            f"a superuser, or GRANT {owner} TO the login of DATABASE_URL first"
+        )
+
+    @property
     def identity_problem(self) -> str | None:
         """The first identity problem of the relations that are written."""
         return next(filter(None, (relation.identity_problem for relation in self.writers)), None)
