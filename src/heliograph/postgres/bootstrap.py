@@ -75,7 +75,7 @@ async def prepare_database(settings: Settings, *, may_migrate: bool) -> Prepared
     findings = await check_database(settings)
     require_usable(findings)
     for finding in findings:
-        _log.warning("database_finding", finding=finding.describe())
+        _log.warning("database_finding", problem=finding.problem, remedy=finding.remedy)
     connection = await connect(settings.url_for_administration(), variable="DATABASE_URL")
     try:
         mode = await _bring_up_to_date(connection, settings, may_migrate=may_migrate)

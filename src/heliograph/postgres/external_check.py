@@ -157,6 +157,8 @@ def _judge_connection(
             f'run: ALTER ROLE "{login}" REPLICATION; (Amazon RDS:'
             f' GRANT rds_replication TO "{login}";)',
         )
+    elif replication.failure is not None and not _has_sender(database):
+        return  # that is why, and _judge_room says so
     elif replication.failure is not None:
         finding = _fatal if reader == "streaming" else _warning
         otherwise = "" if reader == "streaming" else "; the slot will be polled, which is slower"
@@ -198,6 +200,13 @@ def _judge_slot(database: DatabaseFacts, slot_name: str) -> Iterator[Finding]:
         )
 
 
+def _has_sender(database: DatabaseFacts) -> bool:
+    senders_of_others = database.senders_used
+    if database.slot is not None and database.slot.is_active:
+        senders_of_others -= 1  # the reader of our slot, which we will take over
+    return senders_of_others < database.senders_max
+
+
 def _judge_room(database: DatabaseFacts, reader: Reader) -> Iterator[Finding]:
     if database.slot is None and database.slots_used >= database.slots_max:
         yield _fatal(
@@ -206,13 +215,11 @@ def _judge_room(database: DatabaseFacts, reader: Reader) -> Iterator[Finding]:
             f" run: ALTER SYSTEM SET max_replication_slots = {database.slots_max + 5}; then"
             " restart PostgreSQL",
         )
-    senders_of_others = database.senders_used
-    if database.slot is not None and database.slot.is_active:
-        senders_of_others -= 1  # the reader of our slot, which we will take over
-    if reader != "polling" and senders_of_others >= database.senders_max:
+    if reader != "polling" and not _has_sender(database):
         finding = _fatal if reader == "streaming" else _warning
+        otherwise = "" if reader == "streaming" else "; until the next start the slot is polled"
         yield finding(
-            f"no free WAL sender: {senders_of_others} of {database.senders_max} are used",
+            f"no free WAL sender: all {database.senders_max} are used{otherwise}",
             f"run: ALTER SYSTEM SET max_wal_senders = {database.senders_max + 5}; then restart"
             " PostgreSQL",
         )

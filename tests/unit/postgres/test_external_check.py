@@ -111,6 +111,13 @@ def test_what_only_streaming_needs_is_fatal_for_streaming_only(reader, severity)
     assert "max_wal_senders = 15" in finding.remedy
 
 
+def test_without_a_sender_no_other_reason_of_the_refusal_is_looked_for():
+    refused = {"failure": "too many senders", "database": None, "system_identifier": None}
+    (finding,) = judge("auto", refused, senders_used=10)
+    assert "until the next start the slot is polled" in finding.problem
+    assert "max_wal_senders = 15" in finding.remedy
+
+
 def test_polling_needs_no_sender():
     assert judge("polling", senders_used=10) == []
 
