@@ -51,6 +51,46 @@ def test_a_package_without_public_names_has_none(package: str) -> None:
     assert not names
 
 
+#: Runs what follows as if nothing but the base install were there.
+WITHOUT_EXTRAS = """
+import sys, importlib.abc
+sys.argv[0] = "heliograph"
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"typer", "starlette", "psycopg", "rich"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def without_extras(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS + program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_command_says_what_to_install_where_only_the_base_is() -> None:
+    done = without_extras("from heliograph.__main__ import main; main()")
+    assert done.returncode == 2
+    assert "pip install 'heliograph[server]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_mounting_says_what_to_install_where_only_the_base_is() -> None:
+    done = without_extras("import heliograph.mounting")
+    assert "needs the server: pip install 'heliograph[server]'" in done.stderr.splitlines()[-1]
+
+
+def test_the_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "heliograph", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "Usage: python -m heliograph" in done.stdout
+
+
 def test_importing_heliograph_needs_only_the_base_install() -> None:
     # In a process of its own: this one has imported the server's dependencies long ago.
     program = (

@@ -20,8 +20,12 @@ import os
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
-from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+try:
+    from starlette.responses import JSONResponse
+    from starlette.types import Receive, Scope, Send
+except ModuleNotFoundError as missing:
+    _message = "heliograph.mounting needs the server: pip install 'heliograph[server]'"
+    raise ModuleNotFoundError(_message, name=missing.name) from missing
 
 from heliograph.cli.composition import PartsOptions, running_parts
 from heliograph.config import Settings
