@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
@@ -62,6 +63,13 @@ def lacking_claim(key: Secret, required: Mapping[str, object]) -> str | None:
     The signature is not looked at.
     """
     return unmet_claim(_json_part(key.reveal(), 1) or {}, required)
+
+
+def has_expired(key: Secret) -> bool:
+    """Return whether `key` says of itself that it is valid no more (RFC 7519, ``exp``)."""
+    expires_s = (_json_part(key.reveal(), 1) or {}).get("exp")
+    now_s = time.time()  # noqa: TID251 - settings are read once, when a process starts
+    return isinstance(expires_s, int | float) and expires_s <= now_s
 
 
 def _json_part(token: str, index: int) -> dict[str, object] | None:

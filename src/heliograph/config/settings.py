@@ -12,7 +12,12 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from heliograph import limits
 from heliograph.config.bounds import Bounds
-from heliograph.config.legacy_key import is_signed, lacking_claim, legacy_key_parser
+from heliograph.config.legacy_key import (
+    has_expired,
+    is_signed,
+    lacking_claim,
+    legacy_key_parser,
+)
 from heliograph.config.postgres_url import parse_postgres_url, url_with_login
 from heliograph.config.secret import Secret
 from heliograph.config.serve_requirements import missing_for_serve
@@ -467,6 +472,8 @@ def _bad_legacy_keys(settings: Settings) -> dict[str, str]:
 
 
 def _problem_of_key(key: Secret, settings: Settings) -> str | None:
+    if has_expired(key):
+        return "has expired, so every use of it would be refused; put in one that has not"
     if settings.jwt_secret is None:
         return None
     if not is_signed(key, settings.jwt_secret):

@@ -224,14 +224,16 @@ def parse_slot_name(text: str) -> str:
 def parse_table_names(text: str) -> tuple[str, ...]:
     """Return tables as `schema.table`, or `*` alone for all; a missing schema is `public`."""
     found: list[str] = []
+    expected = "expected tables as schema.table or table, unquoted, separated by commas; or * alone"
     for part in _comma_list(text):
         schema, dot, table = part.rpartition(".")
+        if '"' in part or "." in schema:
+            raise ValueError(expected)
         if part != "*":
             parse_name(schema if dot else "public")
             parse_name(table)
         found.append(part if dot or part == "*" else f"public.{part}")
     if "*" in found and len(found) > 1:
-        expected = "expected table names, or * alone"
         raise ValueError(expected)
     return tuple(dict.fromkeys(found))
 

@@ -192,6 +192,8 @@ def test_two_names_with_different_values_are_refused():
         (legacy_key("anon", secret="of-somebody-else-with-more-than-32-bytes"), "not signed"),
         ("sb_publishable_0123456789abcdef", "HELIOGRAPH_PUBLISHABLE_KEY"),
         ("sb_secret_0123456789abcdef", "HELIOGRAPH_SECRET_KEY"),
+        (legacy_key("anon", exp=1), "has expired"),
+        (legacy_key("anon", exp=1.5), "has expired"),
         ("not.a.key", "expected a JWT"),
         ("W10.W10.W10", "expected a JWT"),
         (legacy_key("anon").rpartition(".")[0], "expected a JWT"),
@@ -205,6 +207,12 @@ def test_a_wrong_legacy_key_is_named_and_not_shown(key, told):
     assert "SUPABASE_ANON_KEY" in shown
     assert told in shown
     assert key not in shown
+
+
+def test_a_legacy_key_that_lasts_is_accepted():
+    for key in (legacy_key("anon", exp=9_999_999_999), legacy_key("anon", exp="never")):
+        environ = {"HELIOGRAPH_JWT_SECRET": SECRET, "SUPABASE_ANON_KEY": key}
+        assert Settings.from_environ(environ).anon_key is not None
 
 
 WANTS_SHOP = {

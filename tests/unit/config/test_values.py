@@ -133,6 +133,8 @@ def test_a_good_value_is_kept_in_its_usual_form(parse, text, value):
         (parse_slot_name, "Helio"),
         (parse_table_names, "*,orders"),
         (parse_table_names, ".orders"),
+        (parse_table_names, "shop.public.orders"),
+        (parse_table_names, 'orders,"Lenses'),
         (parse_host, "local host"),
     ],
 )
