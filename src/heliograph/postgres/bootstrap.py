@@ -102,10 +102,19 @@ async def _bring_up_to_date(
     attach = AttachSetting(settings.attach)
     if not may_migrate:
         planned = await plan(connection, attach)
-        if planned.pending:
-            names = ", ".join(migration.label for migration in planned.pending)
+        needed = [migration.label for migration in planned.pending if migration.is_essential]
+        if needed:
+            names = ", ".join(needed)
             message = f"the database is not up to date ({names}): run `heliograph migrate`"
             raise ConfigurationError(message)
+        for migration in planned.pending:
+            # Often a right that was granted since: nothing is worse than it was.
+            _log.warning(
+                "migration_pending",
+                migration=migration.label,
+                lost=migration.without,
+                remedy="run `heliograph migrate`",
+            )
         return planned.mode
     report = await migrate(connection, MigrateOptions(attach=attach))
     for missing in report.missing:

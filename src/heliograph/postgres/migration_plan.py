@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, assert_never
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
@@ -161,13 +162,24 @@ async def plan(
 
 
 async def read_ledger(connection: AsyncConnection[Any]) -> dict[int, LedgerEntry]:
-    """Return what was run, by version; empty if there is no ledger yet."""
+    """Return what was run, by version; empty if there is no ledger yet.
+
+    Raises:
+        ConfigurationError: If the connected role may not read it.
+    """
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(_HAS_LEDGER)
         row = await cursor.fetchone()
         if row is None or not row["has_ledger"]:
             return {}
-        await cursor.execute(_LEDGER)
+        try:
+            await cursor.execute(_LEDGER)
+        except psycopg.errors.InsufficientPrivilege as cause:
+            message = (
+                f"the login {connection.info.user} may not read schema heliograph: use the login "
+                "that ran `heliograph migrate` here first, or a superuser"
+            )
+            raise ConfigurationError(message) from cause
         return {
             entry["version"]: LedgerEntry(entry["name"], entry["checksum"], entry["applied_at"])
             for entry in await cursor.fetchall()
@@ -218,9 +230,7 @@ def missing_rights(
             what=step.migration.title,
             reason=step.reason,
             lost=step.migration.without,
-            remedy=step.migration.remedy.format(
-                database=rights.database_name, user=rights.user_name
-            ),
+            remedy=_remedy(step.migration, steps, rights),
             is_essential=step.migration.is_essential,
         )
         for step in steps
@@ -239,6 +249,14 @@ def missing_rights(
     if mode is MigrationMode.ATTACH:
         blocked.extend(_missing_in_project(rights))
     return tuple(blocked)
+
+
+def _remedy(migration: Migration, steps: tuple[PlannedStep, ...], rights: DatabaseRights) -> str:
+    """Return what to run for a blocked migration, which may wait for the roles and nothing else."""
+    lacking = [need for need in migration.requires if rights.lacks(need) is not None]
+    remedies = [step.migration.remedy for step in steps if step.migration.ensures == "roles"]
+    remedy = remedies[0] if lacking == ["roles"] and remedies else migration.remedy
+    return remedy.format(database=rights.database_name, user=rights.user_name)
 
 
 def _missing_in_project(rights: DatabaseRights) -> list[MissingRight]:

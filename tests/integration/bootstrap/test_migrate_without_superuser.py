@@ -144,3 +144,26 @@ async def test_a_role_that_may_not_create_anything_changes_nothing(
         assert not report.is_usable
         planned = await plan(connection)
         assert {step.state for step in planned.steps} == {StepState.BLOCKED}
+
+
+async def test_who_lacks_createrole_only_is_told_to_make_the_roles(
+    rolefree_url, connect, other_user
+):
+    async with connect(rolefree_url) as admin:
+        await give_database(admin, "maker", "replication")
+    async with connect(other_user(rolefree_url, "maker")) as connection:
+        planned = await plan(connection)
+        essential = {missing.remedy for missing in planned.missing if missing.is_essential}
+        assert len(essential) == 1
+        assert next(iter(essential)).startswith("CREATE ROLE anon")
+
+
+async def test_another_login_is_told_who_may_look(rolefree_url, connect, other_user):
+    async with connect(rolefree_url) as admin:
+        await migrate(admin)
+        await admin.execute("create role stranger login")
+    async with connect(other_user(rolefree_url, "stranger")) as connection:
+        with pytest.raises(ConfigurationError, match="stranger may not read schema heliograph"):
+            await plan(connection)
+        with pytest.raises(ConfigurationError, match="the login that ran `heliograph migrate`"):
+            await migrate(connection)

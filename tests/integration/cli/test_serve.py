@@ -14,9 +14,12 @@ import websockets
 from fixtures.postgres import binaries_of, run_test_cluster
 from fixtures.serve_process import environment, refused, serving, spawned
 from fixtures.server import JWT_SECRET
+from fixtures.server_process import read_log
 from fixtures.transaction_pooler import transaction_pooler
+from fixtures.waiting import wait_until
 from heliograph.core.tokens.minting import mint_legacy_key
 from heliograph.limits import OPEN_FILES_RESERVED
+from heliograph.postgres.migrate import migrate
 from heliograph.postgres.process_deadline import ProcessDeadline
 
 pytestmark = pytest.mark.postgres
@@ -72,6 +75,24 @@ def test_a_database_that_can_not_be_served_is_refused_with_what_to_run(postgres_
 def test_a_database_without_our_schema_is_refused_with_the_command(postgres_url):
     code, said = refused(environment(postgres_url))
     assert (code, "run `heliograph migrate`" in said) == (2, True)
+
+
+@pytest.mark.asyncio
+async def test_migrations_that_can_wait_are_named_and_others_must_be_run(postgres_url, tmp_path):
+    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
+        await migrate(connection)
+        # As after a right was granted that they had waited for.
+        await connection.execute("delete from heliograph.migrations where version = 12")
+        with spawned(environment(postgres_url), tmp_path, "serve") as served:
+            await wait_until(lambda: "serving on" in served.log_path.read_text())
+            (pending,) = [
+                line for line in read_log(served.log_path) if line["event"] == "migration_pending"
+            ]
+            assert str(pending["migration"]).startswith("0012_")
+        await connection.execute("delete from heliograph.migrations where version = 9")
+        code, said = refused(environment(postgres_url))
+        assert code == 2
+        assert "not up to date (0009_" in said
 
 
 @pytest.mark.asyncio
