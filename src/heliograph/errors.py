@@ -8,6 +8,7 @@ The tree::
     │   └── RemoteProtocolError  the peer broke it: bad bytes from outside
     │       └── FrameError       a WebSocket frame that ends its connection
     ├── AuthorizationError       the caller may not do this
+    │   ├── UnknownUserError     nobody of that e-mail address or id
     │   └── TokenError           the token itself is not acceptable
     ├── LimitExceededError       a bound of ``limits.py`` was reached
     ├── UnavailableError         something we depend on does not answer now
@@ -98,6 +99,13 @@ class AuthorizationError(HeliographError):
 
     code = "not_authorized"
     remedy = "Use a token whose role has the privilege, or grant it."
+
+
+class UnknownUserError(AuthorizationError):
+    """There is no such user, or several share the e-mail address."""
+
+    code = "user_unknown"
+    remedy = "SELECT id, email FROM auth.users; shows them. `heliograph dev` prints the demo's."
 
 
 class TokenError(AuthorizationError):

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from heliograph import limits
 from heliograph.config import Secret, Settings
 from heliograph.core.tokens.minting import mint_token
-from heliograph.errors import AuthorizationError, ConfigurationError
+from heliograph.errors import ConfigurationError, StorageError, UnknownUserError
 from heliograph.ports.clock import Clock
 from heliograph.postgres.data_folder import FolderSecrets, read_folder_secrets
 from heliograph.postgres.sql_session import open_sql_session
@@ -171,7 +171,7 @@ async def user_keys(person: str, secrets: TailSecrets, clock: Clock) -> MintedTo
 
     Raises:
         ConfigurationError: If a secret is missing.
-        AuthorizationError: If there is no such user, or several share the address.
+        UnknownUserError: If there is no such user, or several share the address.
         UnavailableError: If the database does not answer.
         StorageError: If it has no users.
     """
@@ -207,13 +207,21 @@ async def _find_user(
     async with open_sql_session(
         database_url.reveal(), application_name="heliograph tail"
     ) as session:
-        users = await session.execute(_USERS, (user_id, person))
+        try:
+            users = await session.execute(_USERS, (user_id, person))
+        except StorageError as error:
+            message = (
+                f"auth.users can not be asked for a user ({error}): the columns id, email, role, "
+                "raw_app_meta_data, raw_user_meta_data and deleted_at are needed, as Supabase has "
+                "them"
+            )
+            raise StorageError(message) from error
     if not users:
         message = "auth.users has nobody with this e-mail address or id"
-        raise AuthorizationError(message)
+        raise UnknownUserError(message)
     if len(users) > 1:
         message = "several users share this e-mail address; name one by id"
-        raise AuthorizationError(message)
+        raise UnknownUserError(message)
     return users[0]
 
 

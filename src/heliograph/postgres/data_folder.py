@@ -77,6 +77,10 @@ class DataFolder:
                 something that is not ours, or if we may not write to it.
         """
         path = path.absolute()
+        if not str(path).isprintable():
+            # PostgreSQL keeps the path in files of lines.
+            message = f"data folder {str(path)!r}: its name has characters that can not be printed"
+            raise ConfigurationError(message)
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock_path = path / _LOCK_NAME

@@ -17,10 +17,10 @@ from heliograph.cli.tail_keys import (
 )
 from heliograph.config import Secret, Settings
 from heliograph.errors import (
-    AuthorizationError,
     ConfigurationError,
     StorageError,
     UnavailableError,
+    UnknownUserError,
 )
 
 SECRET = "a-secret-of-the-environment-with-enough-bytes"
@@ -230,7 +230,7 @@ async def test_a_user_is_found_by_address_or_id(users_url, person):
 )
 async def test_who_is_not_exactly_one_user_is_refused(users_url, person, text):
     known = secrets(jwt_secret=Secret(SECRET), database_url=Secret(users_url))
-    with pytest.raises(AuthorizationError, match=text):
+    with pytest.raises(UnknownUserError, match=text):
         await user_keys(person, known, FixedClock())
 
 
@@ -240,3 +240,16 @@ async def test_a_database_without_users_refuses(postgres_url):
     known = secrets(jwt_secret=Secret(SECRET), database_url=Secret(postgres_url))
     with pytest.raises(StorageError):
         await user_keys(USER, known, FixedClock())
+
+
+@pytest.mark.postgres
+@pytest.mark.asyncio
+async def test_a_table_of_users_of_another_shape_is_told_as_such(postgres_url):
+    connection = await psycopg.AsyncConnection.connect(postgres_url, autocommit=True)
+    async with connection:
+        await connection.execute(
+            "create schema auth; create table auth.users (id uuid, email text)"
+        )
+    known = secrets(jwt_secret=Secret(SECRET), database_url=Secret(postgres_url))
+    with pytest.raises(StorageError, match="the columns id, email, role"):
+        await user_keys("a@example.com", known, FixedClock())

@@ -67,6 +67,17 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path):
         DataFolder.open(tmp_path / "file")
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x7fb"])
+def test_a_folder_whose_name_does_not_fit_into_a_line_is_refused(tmp_path, name):
+    with pytest.raises(ConfigurationError, match="can not be printed"):
+        DataFolder.open(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_may_have_any_name_that_people_read(tmp_path):
+    DataFolder.open(tmp_path / "Bücher und 'Brillen' \"neu\"").close()
+
+
 def test_secrets_are_made_once_and_kept(folder):
     made = folder.load_secrets()
     assert len(made.jwt_secret) >= 32
