@@ -2,12 +2,20 @@
 
 import select
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from heliograph import limits
+
+#: A role or a database may set them for its applications; our sessions bound their work themselves.
+_OUTLIVE: Final = """
+select set_config(name, '0', false) from pg_catalog.pg_settings
+ where name in ('statement_timeout', 'lock_timeout', 'idle_session_timeout', 'transaction_timeout',
+                'idle_in_transaction_session_timeout')
+"""
 
 
 class _WorkingPool(AsyncConnectionPool):
@@ -53,8 +61,13 @@ def make_pool(
         application_name: What ``pg_stat_activity`` shows.
         sizes: Connections kept open at least, and at most.
         wait_s: Seconds that a caller waits for a connection before `psycopg_pool.PoolTimeout`.
-        configure: Called with each new connection.
+        configure: Called with each new connection, in which no timeout holds.
     """
+
+    async def begin(connection: AsyncConnection) -> None:
+        await connection.execute(_OUTLIVE)
+        await configure(connection)
+
     min_size, max_size = sizes
     return _WorkingPool(
         conninfo,
@@ -63,7 +76,7 @@ def make_pool(
         open=False,
         name=application_name,
         timeout=wait_s,
-        configure=configure,
+        configure=begin,
         reset=_as_it_is,
         # The pool waits twice as long after each refusal. Given up early, it tries at once when
         # somebody asks.
