@@ -6,7 +6,7 @@ the ledger, that mode stays.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, assert_never
 
@@ -32,7 +32,11 @@ select exists (select from pg_catalog.pg_class c
                 where n.nspname = 'heliograph' and c.relname = 'migrations') as has_ledger
 """
 
-_LEDGER: Final = "select version, name, checksum, applied_at from heliograph.migrations"
+#: The time as seconds: a database may have a DateStyle in which the driver can read none.
+_LEDGER: Final = """
+select version, name, checksum, extract(epoch from applied_at)::float8 as applied_unix_s
+  from heliograph.migrations
+"""
 
 #: Database-local signs of a Supabase project. Roles alone say nothing: they belong to the cluster,
 #: and the project may be the database beside this one.
@@ -181,7 +185,11 @@ async def read_ledger(connection: AsyncConnection[Any]) -> dict[int, LedgerEntry
             )
             raise ConfigurationError(message) from cause
         return {
-            entry["version"]: LedgerEntry(entry["name"], entry["checksum"], entry["applied_at"])
+            entry["version"]: LedgerEntry(
+                entry["name"],
+                entry["checksum"],
+                datetime.fromtimestamp(entry["applied_unix_s"], UTC),
+            )
             for entry in await cursor.fetchall()
         }
 
