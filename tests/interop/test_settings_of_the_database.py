@@ -132,3 +132,63 @@ async def test_values_look_the_same_and_policies_see_them_as_select_does(
         "path": r"a\b",
     }
     assert (left["type"], left["old_record"]) == ("DELETE", {"id": 1})
+
+
+@pytest.fixture
+def latin_url(any_cluster, make_database):
+    """URL of a database whose encoding has no more than Western European letters."""
+    name = make_database(any_cluster).rsplit("/", 1)[1]
+    with psycopg.connect(any_cluster.url(), autocommit=True) as connection:
+        connection.execute(f"drop database {name}")
+        connection.execute(
+            f"create database {name} template template0 encoding 'LATIN1'"
+            " locale_provider libc lc_collate 'C' lc_ctype 'C'"
+        )
+    return any_cluster.url(name)
+
+
+LETTERS = """
+create table "été" (id int primary key, "prénom" text, owner uuid);
+alter table "été" enable row level security;
+create policy "à soi" on "été" for select
+  using (owner = (select auth.uid()) and "prénom" <> 'ñ');
+grant select on "été" to authenticated;
+alter publication supabase_realtime add table "été";
+"""
+
+
+@pytest.mark.parametrize("reader", ["streaming", "polling"])
+async def test_a_database_in_another_encoding_is_served(latin_url, tmp_path, reader):
+    with run_server(latin_url, tmp_path, HELIOGRAPH_READER=reader) as server:
+        server.sql(LETTERS)
+        token = server.token(ALICE)
+
+        async def join(client, topic, token, **more):
+            return (await client.join(topic, token, table("été", **more)))["message"]
+
+        async with connected(server) as client:
+            seeing = {
+                "all": {},
+                "equal": {"filter": "prénom=eq.é"},
+                "like": {"filter": "prénom=match.^é"},
+                "other": {"filter": "prénom=eq.漢"},
+            }
+            for topic, more in seeing.items():
+                assert await join(client, topic, token, **more) == "Subscribed to PostgreSQL"
+            refused = await join(client, "pattern", token, filter="prénom=match.漢")
+            assert "untranslatable_character" in refused
+            assert "invalid column" in await join(client, "column", token, filter="漢=eq.1")
+            named = server.token(ALICE, name="漢字")
+            assert "can not be assumed" in await join(client, "claims", named)
+            # A policy that changes is told by a message in the database's encoding.
+            server.sql(
+                'alter policy "à soi" on "été" rename to "à lui"',
+                f"insert into \"été\" values (1, 'ñ', '{ALICE}'), (2, 'é', '{ALICE}')",
+            )
+            await client.until(lambda: all(client.changes(topic) for topic in list(seeing)[:3]))
+            assert {topic: len(client.changes(topic)) for topic in seeing} == {
+                **dict.fromkeys(seeing, 1),
+                "other": 0,
+            }
+            (change,) = client.changes("all")
+            assert change["record"] == {"id": 2, "prénom": "é", "owner": ALICE}

@@ -46,6 +46,7 @@ async def connect(
             url.reveal(),
             autocommit=True,
             connect_timeout=POSTGRES_CONNECT_TIMEOUT_S,
+            client_encoding="UTF8",
             replication="database" if is_replication else None,
         )
     except psycopg.Error as error:

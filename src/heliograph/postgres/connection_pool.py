@@ -81,7 +81,12 @@ def make_pool(
         # The pool waits twice as long after each refusal. Given up early, it tries at once when
         # somebody asks.
         reconnect_timeout=limits.POOL_RECONNECT_S,
-        kwargs={"autocommit": True, "application_name": application_name},
+        kwargs={
+            "autocommit": True,
+            "application_name": application_name,
+            # The database's own encoding otherwise, in which not every statement of ours is text.
+            "client_encoding": "UTF8",
+        },
     )
 
 

@@ -92,6 +92,7 @@ async def open_sql_session(
             row_factory=dict_row,
             application_name=application_name,
             connect_timeout=int(limits.SQL_CONNECT_TIMEOUT_S),
+            client_encoding="UTF8",
         )
     except psycopg.Error as error:
         message = f"the database refuses the connection or is not there ({_kind(error)})"

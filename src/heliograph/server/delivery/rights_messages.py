@@ -25,6 +25,12 @@ _HARMLESS: Final = frozenset({"index", "sequence", "table constraint"})
 _FOLLOWED: Final = f" in publication {DEPENDENCY_PUBLICATION}"
 
 
+#: Unlike everything else in the stream a message comes in the database's own encoding. In all that
+#: PostgreSQL allows there, bytes below 128 are ASCII and no part of anything else; nothing that is
+#: read here needs the others.
+_ASCII: Final = bytes(range(128)) + b"?" * 128
+
+
 class _Object(msgspec.Struct):
     kind: str = msgspec.field(name="class", default="")
     identity: str | None = None
@@ -93,7 +99,7 @@ class RightsMessages:
             self.forged += 1
             return None
         try:
-            content = msgspec.json.decode(text, type=_Content)
+            content = msgspec.json.decode(text.translate(_ASCII), type=_Content)
         except msgspec.DecodeError:
             # Genuine but not understood (written by another version): the widest reading.
             return DefinitionChange(is_general=True)

@@ -35,6 +35,22 @@ def test_a_policy_or_table_names_the_relation_that_it_concerns():
     assert messages.read(Carrying(content)) == DefinitionChange(frozenset({7}))
 
 
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [
+        ("\u00e9t\u00e9", "latin1"),
+        ("\u0437\u0430\u043a\u0430\u0437", "koi8-r"),
+        ("\u8868", "euc-jp"),
+        ("\u8868", "utf-8"),
+    ],
+)
+def test_names_in_the_encoding_of_the_database_do_no_harm(name, encoding):
+    messages = RightsMessages(b"s")
+    policy = '{"class":"policy","identity":"' + name + '","relation":7}'
+    content = b's {"complete":true,"objects":[' + policy.encode(encoding) + b"]}"
+    assert messages.read(Carrying(content)) == DefinitionChange(frozenset({7}))
+
+
 def test_what_names_no_relation_concerns_everything():
     messages = RightsMessages(b"s")
     content = b's {"complete":true,"objects":[{"class":"function","oid":9,"relation":null}]}'
