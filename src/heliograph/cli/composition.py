@@ -200,10 +200,9 @@ def _make_source(
     )
     generator = random.Random()  # noqa: S311 - jitter needs no secrecy
     if prepared.must_poll:
-        _log.warning(
-            "reader_polls",
-            reason="replication connections are refused; changes arrive more slowly",
-        )
+        was_asked_for = settings.reader == "polling"
+        why = "HELIOGRAPH_READER asks for it" if was_asked_for else "replication is refused"
+        _log.warning("reader_polls", reason=f"{why}; changes arrive more slowly")
         return PollingSource(reader, clock=clock, generator=generator)
     return StreamingSource(reader, clock=clock, generator=generator)
 

@@ -36,7 +36,8 @@ select c.oid::bigint as oid, n.nspname as schema, c.relname as name, c.relkind::
          when 'i' then exists (select from pg_catalog.pg_index i, pg_catalog.pg_index k
                                 where i.indrelid = c.oid and i.indisreplident
                                   and k.indrelid = c.oid and k.indisprimary
-                                  and k.indkey::int2[] <@ i.indkey::int2[])
+                                  and not exists (select unnest(k.indkey::int2[])
+                                                  except select unnest(i.indkey::int2[])))
          else true end as identity_has_key,
        p.pubname is not null as is_published,
        case when current_setting('server_version_num')::int >= 180000

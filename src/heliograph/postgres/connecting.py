@@ -42,13 +42,16 @@ async def connect(
         UnavailableError: If the server does not answer, or can not serve yet.
     """
     try:
-        return await AsyncConnection.connect(
+        connection = await AsyncConnection.connect(
             url.reveal(),
             autocommit=True,
             connect_timeout=POSTGRES_CONNECT_TIMEOUT_S,
             client_encoding="UTF8",
             replication="database" if is_replication else None,
         )
+        # Nothing of ours is in schema public, where an operator may fit better than PostgreSQL's.
+        await connection.execute("set search_path = ''")
+        return connection  # noqa: TRY300 - what it raises is translated, too
     except psycopg.Error as error:
         text = f"{variable}: {failure_text(error)}"
         if is_refusal(error):

@@ -10,8 +10,11 @@ from psycopg_pool import AsyncConnectionPool
 
 from heliograph import limits
 
-#: A role or a database may set them for its applications; our sessions bound their work themselves.
-_OUTLIVE: Final = """
+#: A role or a database may set timeouts for its applications; our sessions bound their work
+#: themselves. Nor do they use what is in schema public: an operator there, of an extension or of
+#: somebody's, may fit better than PostgreSQL's own.
+_OF_OUR_OWN: Final = """
+set search_path = '';
 select set_config(name, '0', false) from pg_catalog.pg_settings
  where name in ('statement_timeout', 'lock_timeout', 'idle_session_timeout', 'transaction_timeout',
                 'idle_in_transaction_session_timeout')
@@ -61,11 +64,12 @@ def make_pool(
         application_name: What ``pg_stat_activity`` shows.
         sizes: Connections kept open at least, and at most.
         wait_s: Seconds that a caller waits for a connection before `psycopg_pool.PoolTimeout`.
-        configure: Called with each new connection, in which no timeout holds.
+        configure: Called with each new connection, in which no timeout holds and
+            the search_path is empty.
     """
 
     async def begin(connection: AsyncConnection) -> None:
-        await connection.execute(_OUTLIVE)
+        await connection.execute(_OF_OUR_OWN)
         await configure(connection)
 
     min_size, max_size = sizes

@@ -31,8 +31,10 @@ TEXT_SETTINGS: Final = {
     "extra_float_digits": "1",
 }
 
-#: Timeouts of sessions that a role or database may set; a reader outlives them all.
+#: Timeouts of sessions that a role or database may set; a reader outlives them all. And it uses
+#: nothing of anybody's schemas.
 _ENDLESS_SETTINGS: Final = {
+    "search_path": "",
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_session_timeout": "0",

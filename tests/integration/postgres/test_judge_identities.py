@@ -129,7 +129,7 @@ async def assert_connections_are_clean(judge):
                 " current_setting('search_path'), current_setting('statement_timeout')"
             )
             found = await cursor.fetchone()
-            assert found == (True, "", "", "", '"$user", public', "0")
+            assert found == (True, "", "", "", '""', "0")
 
 
 @pytest.mark.parametrize(
