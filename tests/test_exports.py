@@ -57,15 +57,17 @@ import sys, importlib.abc
 sys.argv[0] = "heliograph"
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"typer", "starlette", "psycopg", "rich"}:
+        if name in ABSENT:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
 """
 
 
-def without_extras(program: str) -> subprocess.CompletedProcess[str]:
+def without_extras(
+    program: str, absent: tuple[str, ...] = ("typer", "starlette", "psycopg", "rich")
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", WITHOUT_EXTRAS + program],
+        [sys.executable, "-c", f"ABSENT = {absent!r}\n{WITHOUT_EXTRAS}{program}"],
         capture_output=True,
         text=True,
         check=False,
@@ -80,9 +82,19 @@ def test_the_command_says_what_to_install_where_only_the_base_is() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_mounting_says_what_to_install_where_only_the_base_is() -> None:
-    done = without_extras("import heliograph.mounting")
-    assert "needs the server: pip install 'heliograph[server]'" in done.stderr.splitlines()[-1]
+#: An application to be mounted in has Starlette already, and may have more of it.
+@pytest.mark.parametrize("absent", [("starlette", "typer"), ("psycopg", "structlog"), ("picows",)])
+def test_mounting_says_what_to_install_where_the_server_is_not(absent: tuple[str, ...]) -> None:
+    done = without_extras("import heliograph.mounting", absent)
+    last = done.stderr.splitlines()[-1]
+    assert "heliograph.mounting needs the server" in last
+    assert "pip install 'heliograph[server]'" in last
+
+
+def test_mounting_hides_no_missing_module_of_ours() -> None:
+    done = without_extras("import heliograph.mounting", ("heliograph.server.app",))
+    assert done.returncode == 1
+    assert "pip install" not in done.stderr
 
 
 def test_the_module_is_the_command() -> None:

@@ -23,13 +23,20 @@ from typing import TYPE_CHECKING
 try:
     from starlette.responses import JSONResponse
     from starlette.types import Receive, Scope, Send
-except ModuleNotFoundError as missing:
-    _message = "heliograph.mounting needs the server: pip install 'heliograph[server]'"
-    raise ModuleNotFoundError(_message, name=missing.name) from missing
 
-from heliograph.cli.composition import PartsOptions, running_parts
-from heliograph.config import Settings
-from heliograph.server.app import build_app
+    from heliograph.cli.composition import PartsOptions, running_parts
+    from heliograph.config import Settings
+    from heliograph.server.app import build_app
+except ModuleNotFoundError as missing:
+    # One of ours is in every install: that it is missing is a bug.
+    if missing.name is None or missing.name.partition(".")[0] == "heliograph":
+        raise
+    # Not Starlette alone: an application that is to be mounted in has it already.
+    _message = (
+        f"heliograph.mounting needs the server ({missing.name} is missing):"
+        " pip install 'heliograph[server]'"
+    )
+    raise ModuleNotFoundError(_message, name=missing.name) from missing
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
