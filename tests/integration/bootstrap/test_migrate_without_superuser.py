@@ -3,8 +3,11 @@
 import psycopg
 import pytest
 from psycopg import sql
+from structlog.testing import capture_logs
 
+from heliograph.config import Settings
 from heliograph.errors import ConfigurationError
+from heliograph.postgres.bootstrap import prepare_database
 from heliograph.postgres.judge_login import ensure_judge_login
 from heliograph.postgres.migrate import StepState, migrate, plan
 from heliograph.postgres.publication import PublishOptions, publish_table
@@ -167,3 +170,25 @@ async def test_another_login_is_told_who_may_look(rolefree_url, connect, other_u
             await plan(connection)
         with pytest.raises(ConfigurationError, match="the login that ran `heliograph migrate`"):
             await migrate(connection)
+
+
+async def test_what_was_granted_by_hand_is_used_and_not_called_missing(
+    rolefree_url, connect, other_user
+):
+    async with connect(rolefree_url) as admin:
+        await give_database(admin, "owner", "createrole replication")
+        url = other_user(rolefree_url, "owner")
+        async with connect(url) as connection:
+            before = await migrate(connection)
+        settings = Settings.from_environ(
+            {"DATABASE_URL": url, "HELIOGRAPH_JWT_SECRET": "a secret of at least 32 bytes, truly"}
+        )
+        prepared = await prepare_database(settings, may_migrate=False)
+        assert set(prepared.other_judges) == {"service_role"}
+        (remedy,) = [m.remedy for m in before.missing if m.what.startswith(BYPASS)]
+        await admin.execute(remedy.partition(";")[0].encode())
+    with capture_logs() as lines:
+        prepared = await prepare_database(settings, may_migrate=False)
+    assert prepared.other_judges == {}
+    assert prepared.stand_ins == {"service_role": "authenticated"}
+    assert [line for line in lines if line["event"] == "migration_pending"] == []
