@@ -16,6 +16,7 @@ import fcntl
 import os
 import pwd
 import secrets
+import unicodedata
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,11 @@ from heliograph.limits import POSTGRES_LOG_BYTES_MAX
 
 _LOCK_NAME: Final = "lock"
 _SECRETS_NAME: Final = "secrets.json"
+
+#: Control characters, separators of lines and paragraphs, and what stands for bytes that are no
+#: text: PostgreSQL keeps the path in files of lines. Spaces of every kind, and the invisible
+#: joiners of some scripts, are in names that people give.
+_UNFIT_CATEGORIES: Final = frozenset({"Cc", "Zl", "Zp", "Cs"})
 
 
 class FolderSecrets(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,9 +83,11 @@ class DataFolder:
                 something that is not ours, or if we may not write to it.
         """
         path = path.absolute()
-        if not str(path).isprintable():
-            # PostgreSQL keeps the path in files of lines.
-            message = f"data folder {str(path)!r}: its name has characters that can not be printed"
+        if any(unicodedata.category(character) in _UNFIT_CATEGORIES for character in str(path)):
+            message = (
+                f"data folder {str(path)!r}: its name has control characters or bytes that are no"
+                " UTF-8; choose another"
+            )
             raise ConfigurationError(message)
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
