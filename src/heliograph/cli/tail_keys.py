@@ -211,9 +211,9 @@ async def _find_user(
             users = await session.execute(_USERS, (user_id, person))
         except StorageError as error:
             message = (
-                f"auth.users can not be asked for a user ({error}): the columns id, email, role, "
-                "raw_app_meta_data, raw_user_meta_data and deleted_at are needed, as Supabase has "
-                "them"
+                f"auth.users can not be asked for a user ({error}): the login of DATABASE_URL needs"
+                " SELECT on it, and it needs the columns id, email, role, raw_app_meta_data,"
+                " raw_user_meta_data and deleted_at, as Supabase has them"
             )
             raise StorageError(message) from error
     if not users:

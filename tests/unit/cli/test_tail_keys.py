@@ -253,3 +253,15 @@ async def test_a_table_of_users_of_another_shape_is_told_as_such(postgres_url):
     known = secrets(jwt_secret=Secret(SECRET), database_url=Secret(postgres_url))
     with pytest.raises(StorageError, match="the columns id, email, role"):
         await user_keys("a@example.com", known, FixedClock())
+
+
+@pytest.mark.postgres
+@pytest.mark.asyncio
+async def test_a_login_that_may_not_read_users_is_told_what_it_needs(users_url):
+    with psycopg.connect(users_url, autocommit=True) as connection:
+        # A role that no other test logs in as; roles belong to the whole cluster.
+        connection.execute("drop role if exists reads_no_users; create role reads_no_users login")
+    url = users_url.replace("//postgres@", "//reads_no_users@")
+    known = secrets(jwt_secret=Secret(SECRET), database_url=Secret(url))
+    with pytest.raises(StorageError, match="needs SELECT on it"):
+        await user_keys(USER, known, FixedClock())
