@@ -69,7 +69,10 @@ def has_expired(key: Secret) -> bool:
     """Return whether `key` says of itself that it is valid no more (RFC 7519, ``exp``)."""
     expires_s = (_json_part(key.reveal(), 1) or {}).get("exp")
     now_s = time.time()  # noqa: TID251 - settings are read once, when a process starts
-    return isinstance(expires_s, int | float) and expires_s <= now_s
+    # A bool is an int for Python, not for JSON.
+    if not isinstance(expires_s, int | float) or isinstance(expires_s, bool):
+        return False
+    return expires_s <= now_s
 
 
 def _json_part(token: str, index: int) -> dict[str, object] | None:

@@ -472,18 +472,19 @@ def _bad_legacy_keys(settings: Settings) -> dict[str, str]:
 
 
 def _problem_of_key(key: Secret, settings: Settings) -> str | None:
-    if has_expired(key):
-        return "has expired, so every use of it would be refused; put in one that has not"
     if settings.jwt_secret is None:
         return None
     if not is_signed(key, settings.jwt_secret):
         # With a JWKS it may be signed by one of its keys.
         has_other_keys = settings.jwks is not None or settings.jwks_url is not None
         return None if has_other_keys else "is not signed with HELIOGRAPH_JWT_SECRET"
+    remedy = "unset it, and `heliograph keys` prints one that is accepted"
+    if has_expired(key):
+        return f"has expired, so every use of it would be refused; {remedy}"
     claim = lacking_claim(key, settings.jwt_claim_validators or {})
     if claim is None:
         return None
     return (
         f"its claim `{claim}` is not what HELIOGRAPH_JWT_CLAIM_VALIDATORS asks for, so every use of"
-        " it would be refused; unset it, and `heliograph keys` prints one that is accepted"
+        f" it would be refused; {remedy}"
     )

@@ -210,7 +210,8 @@ def test_a_wrong_legacy_key_is_named_and_not_shown(key, told):
 
 
 def test_a_legacy_key_that_lasts_is_accepted():
-    for key in (legacy_key("anon", exp=9_999_999_999), legacy_key("anon", exp="never")):
+    for exp in (9_999_999_999, "never", True):
+        key = legacy_key("anon", exp=exp)
         environ = {"HELIOGRAPH_JWT_SECRET": SECRET, "SUPABASE_ANON_KEY": key}
         assert Settings.from_environ(environ).anon_key is not None
 
@@ -236,6 +237,13 @@ def test_legacy_keys_that_the_claim_validators_would_refuse_are_named(more):
     assert Settings.from_environ(
         {**WANTS_SHOP, **more, "SUPABASE_ANON_KEY": legacy_key("anon", aud="shop")}
     ).anon_key
+
+
+def test_an_expired_legacy_key_that_is_known_by_its_text_is_accepted():
+    theirs = legacy_key("anon", secret="of-the-project-with-more-than-32-bytes", exp=1)
+    for more in ({}, {"HELIOGRAPH_JWT_SECRET": SECRET}):
+        environ = {"HELIOGRAPH_JWKS_URL": "https://issuer.example/keys", **more}
+        assert Settings.from_environ({**environ, "SUPABASE_ANON_KEY": theirs}).anon_key
 
 
 def test_a_legacy_key_that_is_known_by_its_text_needs_no_claims():

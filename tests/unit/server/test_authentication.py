@@ -1,7 +1,9 @@
 """From the settings to keys."""
 
+import base64
 import json
 
+import jwt
 import pytest
 from structlog.testing import capture_logs
 
@@ -59,9 +61,12 @@ def test_tokens_of_the_same_issuer_for_another_audience_are_refused():
 
 
 def test_a_given_key_that_the_server_refuses_is_worth_a_warning():
+    # Signed by a key of the JWKS: the settings know only keys that our own secret signed.
     secret = "a secret of at least thirty-two bytes, truly"
-    key = mint_token(secret, {"role": "anon"}, now_s=1_000_000_000, ttl_s=60)
-    settings = Settings.from_environ({"HELIOGRAPH_JWT_SECRET": secret, "SUPABASE_ANON_KEY": key})
+    k = base64.urlsafe_b64encode(secret.encode()).decode().rstrip("=")
+    key = jwt.encode({"role": "anon", "exp": 1}, secret, "HS256", headers={"kid": "theirs"})
+    key_set = json.dumps({"keys": [{"kty": "oct", "kid": "theirs", "k": k}]})
+    settings = Settings.from_environ({"HELIOGRAPH_JWKS": key_set, "SUPABASE_ANON_KEY": key})
     with capture_logs() as lines:
         make_keys(settings, SystemClock())
     (line,) = lines
