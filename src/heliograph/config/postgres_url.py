@@ -22,6 +22,11 @@ def parse_postgres_url(text: str) -> Secret:
     if parts.netloc.count("@") > 1:
         message = "a password with @ in it must be written with %40"
         raise ValueError(message)
+    names_database = parts.path.strip("/") or "dbname" in dict(parse_qsl(parts.query))
+    if not names_database:
+        # libpq would take the one named like the login, and ours connect under several.
+        message = f"{expected}; the database is not named"
+        raise ValueError(message)
     # Several hosts in one URL are allowed by libpq; only it can check them.
     if "," not in parts.netloc:
         check_port(parts, expected)

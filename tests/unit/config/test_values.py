@@ -100,6 +100,8 @@ def test_a_good_value_is_kept_in_its_usual_form(parse, text, value):
         (parse_postgres_url, "mysql://localhost/shop"),
         (parse_postgres_url, "host=localhost dbname=shop"),
         (parse_postgres_url, "postgresql://"),
+        (parse_postgres_url, "postgresql://owner@db.example.com"),
+        (parse_postgres_url, "postgresql://owner@db.example.com/?sslmode=require"),
         (parse_postgres_url, "postgresql://user:p@ss@localhost/shop"),
         (parse_postgres_url, "postgresql://localhost:port/shop"),
         (parse_postgres_url, "postgresql://[::1/shop"),
