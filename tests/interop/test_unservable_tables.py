@@ -53,7 +53,7 @@ async def test_a_wildcard_goes_without_tables_whose_policies_can_not_be_judged(s
     async with connected(server) as client:
         told = await client.join("none", server.token(ALICE), table("*"))
         assert told["status"] == "error"
-        server.sql("create table good (id int primary key)", *protected("good", "true"))
+        server.sql("create table good (id int primary key)", *protected("good", "id < 10"))
         told = await client.join("all", server.token(ALICE), table("*"))
         assert told["status"] == "ok"
         server.sql(
@@ -63,7 +63,7 @@ async def test_a_wildcard_goes_without_tables_whose_policies_can_not_be_judged(s
         )
         await client.until(lambda: client.changes("all"))
         assert [change["table"] for change in client.changes("all")] == ["good"]
-        assert [said["status"] for said in client.systems("all")] == ["ok"]
+        assert client.errors("all") == []
 
 
 async def test_a_table_from_which_others_inherit_is_refused_with_the_reason(any_server):

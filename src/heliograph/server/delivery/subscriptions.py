@@ -1,5 +1,6 @@
 """Making subscriptions: validate, register, fix the position (promise P3)."""
 
+from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -255,21 +256,8 @@ class ChangeSubscriptionService:
         asking = [
             plan for plan in planned if plan.bound.needs_postgres_check or _has_policy(plan, role)
         ]
-        refused: list[_Planned] = []
-        if not asking:
-            return planned
         try:
-            async with self._parts.judge.as_role(
-                identity.role, identity.claims_json, is_join=is_join
-            ) as connection:
-                for plan in asking:
-                    await refuse_invalid_terms(connection, plan.bound)
-                    if not _has_policy(plan, role):
-                        continue
-                    sqlstate = await is_usable(connection, _policy_statement(plan, role))
-                    if sqlstate is not None:
-                        self._refuse_policies(plan, role, sqlstate)
-                        refused.append(plan)
+            refused = await self._refused_by_postgres(asking, identity, is_join=is_join)
         except RoleUnusableError as cause:
             message = f"Unable to subscribe to changes: role {identity.role} can not be assumed"
             raise SubscriptionRefusedError(message, reason="role_not_usable") from cause
@@ -278,6 +266,30 @@ class ChangeSubscriptionService:
             if all(plan.binding is not other.binding for other in left):
                 raise not_enabled(plan.bound.parameters)
         return left
+
+    async def _refused_by_postgres(
+        self, asking: Sequence[_Planned], identity: Identity, *, is_join: bool
+    ) -> list[_Planned]:
+        """Return what can not be served of wildcards; anything else that fails is raised.
+
+        A statement that fails spoils its transaction, so those behind it are tried in another one.
+        """
+        role, waiting, refused = identity.role, deque(asking), list[_Planned]()
+        while waiting:
+            async with self._parts.judge.as_role(
+                role, identity.claims_json, is_join=is_join
+            ) as connection:
+                while waiting:
+                    plan = waiting.popleft()
+                    await refuse_invalid_terms(connection, plan.bound)
+                    if not _has_policy(plan, role):
+                        continue
+                    sqlstate = await is_usable(connection, _policy_statement(plan, role))
+                    if sqlstate is not None:
+                        self._refuse_policies(plan, role, sqlstate)
+                        refused.append(plan)
+                        break
+        return refused
 
     def _refuse_policies(self, plan: _Planned, role: str, sqlstate: str) -> None:
         """Refuse a table whose policies fail before there is a row; the log says why.
