@@ -3,6 +3,12 @@
 from collections.abc import Collection
 from typing import Final
 
+from heliograph.config.secret import Secret
+
+#: The secret of Supabase's public examples; everybody can sign tokens with it.
+PUBLISHED_SECRET: Final = Secret("super-secret-jwt-token-with-at-least-32-characters-long")
+IS_PUBLISHED: Final = "HELIOGRAPH_JWT_SECRET: is the one of public examples; choose your own"
+
 #: One entry for each need: fields of `Settings` of which one is enough, and the line to print.
 _NEEDS: Final[tuple[tuple[frozenset[str], str], ...]] = (
     (frozenset({"database_url"}), "DATABASE_URL: missing; the PostgreSQL to serve"),

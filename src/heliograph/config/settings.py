@@ -20,7 +20,7 @@ from heliograph.config.legacy_key import (
 )
 from heliograph.config.postgres_url import parse_postgres_url, url_with_login
 from heliograph.config.secret import Secret
-from heliograph.config.serve_requirements import missing_for_serve
+from heliograph.config.serve_requirements import IS_PUBLISHED, PUBLISHED_SECRET, missing_for_serve
 from heliograph.config.setting import Setting, raise_problems, read_fields, settings_of
 from heliograph.config.values import (
     choice_parser,
@@ -57,9 +57,6 @@ _JUDGE_PURPOSE: Final = b"heliograph judge login"
 #: The publication of a Supabase project, and ours beside it where the server attached to one.
 SOURCE_PUBLICATION: Final = "supabase_realtime"
 ATTACHED_PUBLICATION: Final = "heliograph"
-
-#: The secret of Supabase's public examples; everybody can sign tokens with it.
-_PUBLISHED_SECRET: Final = Secret("super-secret-jwt-token-with-at-least-32-characters-long")
 
 
 def _secret(
@@ -361,14 +358,24 @@ class Settings:
             ConfigurationError: If a variable is malformed, or one that production needs is
                 missing; names all of them.
         """
+        settings, problems, missing = cls.examine(environ)
+        raise_problems([*problems.values(), *missing])
+        return settings
+
+    @classmethod
+    def examine(cls, environ: Mapping[str, str]) -> "tuple[Settings, dict[str, str], list[str]]":
+        """Read what can be read of a production server's settings; raises nothing.
+
+        Returns:
+            The settings, one line by field for each that is wrong, one for each that is missing.
+        """
         problems: dict[str, str] = {}
         settings = cls._read(environ, problems)
         tried = {name for name in settings_of(cls) if getattr(settings, name) is not None}
-        lines = [*problems.values(), *missing_for_serve(tried | problems.keys())]
-        if settings.jwt_secret == _PUBLISHED_SECRET:
-            lines.append("HELIOGRAPH_JWT_SECRET: is the one of public examples; choose your own")
-        raise_problems(lines)
-        return settings
+        missing = missing_for_serve(tried | problems.keys())
+        if settings.jwt_secret == PUBLISHED_SECRET:
+            problems["jwt_secret"] = IS_PUBLISHED
+        return settings, problems, missing
 
     @classmethod
     def for_dev(cls, environ: Mapping[str, str], secrets: DevelopmentSecrets) -> "Settings":
