@@ -39,6 +39,20 @@ class FindingLevel(StrEnum):
     WARNING = "warning"
 
 
+class PublicationTopic(StrEnum):
+    """What a finding is about; the words are stable, the doctor shows them."""
+
+    PUBLICATION = "publication"
+    KEY = "table-key"
+    IDENTITY = "table-identity"
+    PARTITIONS = "table-partitions"
+    STORAGE = "table-storage"
+    SCOPE = "table-scope"
+    COLUMNS = "table-columns"
+    ROW_FILTER = "table-row-filter"
+    ROW_SECURITY = "table-row-security"
+
+
 @dataclass(frozen=True, slots=True)
 class PublicationFinding:
     """One thing that is wrong with a publication.
@@ -48,12 +62,14 @@ class PublicationFinding:
         table: Qualified name, or None if it concerns the publication as a whole.
         table_oid: The same as an oid.
         reason: A sentence with what to do.
+        topic: What it is about.
     """
 
     level: FindingLevel
     table: str | None
     table_oid: int | None
     reason: str
+    topic: PublicationTopic = PublicationTopic.PUBLICATION
 
 
 async def check_publication(
@@ -123,7 +139,8 @@ def _withheld(table: TableState) -> PublicationFinding:
         "allow_without_rls"
     )
     relation = table.relation
-    return PublicationFinding(FindingLevel.WARNING, relation.label, relation.oid, reason)
+    topic = PublicationTopic.ROW_SECURITY
+    return PublicationFinding(FindingLevel.WARNING, relation.label, relation.oid, reason, topic)
 
 
 def _table_findings(
@@ -131,26 +148,35 @@ def _table_findings(
 ) -> list[PublicationFinding]:
     relation = table.relation
 
-    def finding(level: FindingLevel, reason: str) -> PublicationFinding:
-        return PublicationFinding(level, relation.label, relation.oid, reason)
+    def finding(level: FindingLevel, topic: PublicationTopic, reason: str) -> PublicationFinding:
+        return PublicationFinding(level, relation.label, relation.oid, reason, topic)
 
     if table.scope_problem is not None:
         reason = f"{relation.label} is published, but {table.scope_problem}: take it out"
-        return [finding(FindingLevel.REFUSE_START, reason)]
-    findings: list[PublicationFinding] = []
-    problem = table.storage_problem or table.key_problem or table.identity_problem
-    if problem is None and relation.kind == "p" and not via_root:
-        problem = (
+        return [finding(FindingLevel.REFUSE_START, PublicationTopic.SCOPE, reason)]
+    problems = {
+        PublicationTopic.STORAGE: table.storage_problem,
+        PublicationTopic.KEY: table.key_problem,
+        PublicationTopic.IDENTITY: table.identity_problem,
+        PublicationTopic.PARTITIONS: None
+        if relation.kind != "p" or via_root
+        else (
             "it is partitioned, and the publication does not publish via the root: ALTER "
             "PUBLICATION … SET (publish_via_partition_root = true);"
-        )
-    if problem is None:
-        left_out = [name for name in relation.primary_key if name not in row["columns"]]
-        if left_out:
-            problem = f"its column list leaves out the key column {left_out[0]}"
-    if problem is not None:
-        return [finding(FindingLevel.TABLE_UNSERVABLE, problem)]
+        ),
+        PublicationTopic.COLUMNS: next(
+            (
+                f"its column list leaves out the key column {name}"
+                for name in relation.primary_key
+                if name not in row["columns"]
+            ),
+            None,
+        ),
+    }
+    for topic, problem in problems.items():
+        if problem is not None:
+            return [finding(FindingLevel.TABLE_UNSERVABLE, topic, problem)]
     if row["has_row_filter"]:
         reason = "it has a row filter: an UPDATE across its border arrives as INSERT or DELETE"
-        findings.append(finding(FindingLevel.WARNING, reason))
-    return findings
+        return [finding(FindingLevel.WARNING, PublicationTopic.ROW_FILTER, reason)]
+    return []
