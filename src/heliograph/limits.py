@@ -542,3 +542,42 @@ TAIL_TOKEN_LIFETIME_S: Final = 600.0
 
 #: Characters of one value in a line; longer ones end with an ellipsis. `--json` shows all of it.
 TAIL_VALUE_CHARACTERS_MAX: Final = 60
+
+# --- heliograph doctor ---------------------------------------------------------------------
+
+#: Seconds for one request to a running server. Larger: a server that hangs holds the report up;
+#: smaller: one on a busy machine counts as silent.
+DOCTOR_HTTP_TIMEOUT_S: Final = 3.0
+
+#: Bytes of one answer of whatever listens at the address. Our metrics have some 30 KB.
+DOCTOR_ANSWER_BYTES_MAX: Final = 1024 * 1024
+
+#: Seconds that two clocks may differ before it is worth a warning; beyond TOKEN_LEEWAY_S it is a
+#: failure, because fresh tokens are refused then. A Date header tells whole seconds.
+DOCTOR_CLOCK_SKEW_S_MAX: Final = 2.0
+
+#: Bytes of WAL that a slot may hold before it is worth a warning. Larger: a small disk is full
+#: before anybody is told; smaller: a busy hour of an ordinary shop is called a fault.
+DOCTOR_SLOT_BYTES_MAX: Final = 1024 * 1024 * 1024
+
+#: Rows of each table that its policies are tried on, and the bytes of one of them (larger ones are
+#: left out). More rows find rarer faults and load the database for longer.
+DOCTOR_SAMPLE_ROWS_MAX: Final = 100
+DOCTOR_SAMPLE_ROW_BYTES_MAX: Final = 64 * 1024
+
+#: Tables whose policies are tried, in the order of their names; the report says how many were not.
+DOCTOR_TABLES_MAX: Final = 200
+
+#: Seconds for judging one such sample above which policies are called slow: 2.5 ms a row, eighty
+#: times what a policy on the row's own columns takes (0.03 ms).
+DOCTOR_POLICY_S_MAX: Final = 0.25
+
+#: Channels of one socket, on average, above which a client probably forgets to leave its channels.
+#: Real pages have a handful.
+DOCTOR_CHANNELS_PER_SOCKET_MAX: Final = 20
+
+#: Sockets below which it is not worth a warning that most have no channel: people just connecting.
+DOCTOR_IDLE_SOCKETS_MIN: Final = 20
+
+#: Seconds before its end in which a key is worth a warning: a month to hand out another.
+DOCTOR_KEY_LIFETIME_S_MIN: Final = 2_592_000.0

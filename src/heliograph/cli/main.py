@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from heliograph.cli import dev, keys, migrate, publish, serve, tail
+from heliograph.cli import dev, doctor, keys, migrate, publish, serve, tail
 from heliograph.cli.exit_codes import ExitCode
 from heliograph.cli.terminal import Terminal
 from heliograph.errors import ConfigurationError, HeliographError
@@ -25,6 +25,7 @@ _COMMANDS: Final[tuple[Callable[[typer.Typer], None], ...]] = (
     publish.register,
     keys.register,
     tail.register,
+    doctor.register,
 )
 
 

@@ -6,7 +6,7 @@ superusers to give. From 16 on, CREATEROLE works only on roles that one holds wi
 Source: https://www.postgresql.org/docs/current/role-attributes.html
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -195,3 +195,12 @@ async def read_rights(connection: AsyncConnection[Any]) -> DatabaseRights:
         may_create=row["may_create"],
         roles=roles,
     )
+
+
+async def existing_roles(connection: AsyncConnection[Any], names: Collection[str]) -> set[str]:
+    """Return which of these roles exist; reads only."""
+    cursor = await connection.execute(
+        "select r.rolname::text from pg_catalog.pg_roles r where r.rolname = any(%s)",
+        (list(names),),
+    )
+    return {str(row[0]) for row in await cursor.fetchall()}
