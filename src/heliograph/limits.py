@@ -581,3 +581,7 @@ DOCTOR_IDLE_SOCKETS_MIN: Final = 20
 
 #: Seconds before its end in which a key is worth a warning: a month to hand out another.
 DOCTOR_KEY_LIFETIME_S_MIN: Final = 2_592_000.0
+
+#: Characters of a token that are read from standard input: more than the largest percent-encoded
+#: one, which is three times TOKEN_BYTES_MAX.
+DOCTOR_TOKEN_CHARACTERS_MAX: Final = 64 * 1024

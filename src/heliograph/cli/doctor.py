@@ -7,11 +7,13 @@ failed. Changes nothing, and prints no secret.
 
 import asyncio
 import os
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Final
 
 import typer
 
+from heliograph import limits
 from heliograph.cli.diagnosis.check import Check, CheckStatus
 from heliograph.cli.diagnosis.report import Question, diagnose, is_well
 from heliograph.cli.diagnosis.secrets_of import Secrets, collect_secrets
@@ -28,6 +30,8 @@ _MARKS: Final = {
     CheckStatus.SKIP: "skip",
 }
 
+_STANDARD_INPUT: Final = "-"
+
 #: Under the mark and the name's first letter.
 _INDENT: Final = " " * 6
 
@@ -40,7 +44,8 @@ def register(app: typer.Typer) -> None:
 def doctor(
     is_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     token: Annotated[
-        str | None, typer.Option(help="A token or API key: say why the server refuses it.")
+        str | None,
+        typer.Option(help="A token or API key: say why the server refuses it; - reads it."),
     ] = None,
     origin: Annotated[
         str | None, typer.Option(help="A page's origin: say whether it may connect.")
@@ -54,6 +59,9 @@ def doctor(
     if url is not None and not is_server_url(url):
         message = "expected http://host:port or https://host"
         raise typer.BadParameter(message, param_hint="--url")
+    if token == _STANDARD_INPUT:
+        # Other people of the machine see arguments; standard input they do not.
+        token = sys.stdin.read(limits.DOCTOR_TOKEN_CHARACTERS_MAX).strip()
     # What libraries and our own parts log is in the report already.
     configure_logging("console", level="CRITICAL")
     question = Question(os.environ, token, origin, url)

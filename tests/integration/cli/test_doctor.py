@@ -244,6 +244,27 @@ def test_a_token_is_refused_with_its_reason(postgres_url):
         assert_on_its_page(found)
 
 
+def test_a_token_can_come_over_standard_input():
+    report = run_doctor(settings_of(None), "--token", "-", given=f"{ANON_KEY}\n")
+    assert report.statuses("token") == {"ok"}
+
+
+@pytest.mark.parametrize("major", [15, 16])
+def test_older_servers_are_told_the_same(request, make_database, major):
+    url = make_database(request.getfixturevalue(f"postgres_cluster_{major}"))
+    prepare(url, *policy("1 / id > 0"))
+    report = run_doctor(settings_of(url))
+    assert report.troubles == {"policy-errors"}
+
+
+def test_a_plain_owner_is_told_what_is_missing_and_no_more(plain_url):
+    prepare(plain_url)
+    report = run_doctor(settings_of(plain_url))
+    assert report.troubles == set()
+    assert report.statuses("policy-errors") == {"ok"}
+    assert "warn" in report.statuses("migrations")
+
+
 def test_policies_are_tried_as_the_bearer_of_the_given_token(postgres_url):
     prepare(postgres_url, *policy("(auth.jwt() ->> 'branch')::int = 1"))
     odd = mint_token(

@@ -103,15 +103,12 @@ class DatabaseVisit:
             tables = TableVisit(
                 settings=self.settings,
                 publication=publication,
-                roles=[
-                    role
-                    for role in self.settings.roles
-                    if role in (self.roles or ()) and role != SERVICE_ROLE
-                ],
+                roles=self._judged_roles(),
                 bearer=self.bearer,
                 may_judge=may_judge,
+                checks=self.checks,
             )
-            self.checks += await tables.run(admin)
+            await tables.run(admin)
 
     @asynccontextmanager
     async def _step(self, name: CheckName) -> AsyncGenerator[None]:
@@ -164,12 +161,18 @@ class DatabaseVisit:
             async with self._step(CheckName.JUDGE_LOGIN), admin.connection() as connection:
                 exists = JUDGE_LOGIN in await existing_roles(connection, [JUDGE_LOGIN])
                 if exists:
-                    wanted = [role for role in settings.roles if role != SERVICE_ROLE]
-                    problems += await verify_judge_login(connection, JUDGE_LOGIN, wanted)
+                    problems += await verify_judge_login(
+                        connection, JUDGE_LOGIN, self._judged_roles()
+                    )
         if exists:
             problems += await self._try_judge_login(is_ours=is_ours)
         self.checks.append(judge_judge_login(user, problems, is_ours=is_ours, exists=exists))
         return exists and not problems
+
+    def _judged_roles(self) -> list[str]:
+        """Return the roles that exist, that tokens may name, and that policies bind."""
+        known = self.roles or ()
+        return [role for role in self.settings.roles if role in known and role != SERVICE_ROLE]
 
     async def _try_judge_login(self, *, is_ours: bool) -> list[str]:
         """Return why the login can not connect, or must not judge."""

@@ -68,6 +68,7 @@ class TableVisit:
         roles: Existing roles that tokens may name, without ``service_role``.
         bearer: Who the given token stands for; None without one.
         may_judge: Whether the judging login can be used.
+        checks: Gets what is found, piece by piece: what failed later does not take it away.
     """
 
     settings: Settings
@@ -75,9 +76,10 @@ class TableVisit:
     roles: Sequence[str]
     bearer: Identity | None
     may_judge: bool
+    checks: list[Check]
     _findings: Sequence[PublicationFinding] = field(default=(), init=False)
 
-    async def run(self, admin: AdminDatabase) -> list[Check]:
+    async def run(self, admin: AdminDatabase) -> None:
         """Look at everything.
 
         Raises:
@@ -89,18 +91,18 @@ class TableVisit:
             )
             tables = await Catalog(self.publication).published_tables(connection)
         names = [f"{table.schema}.{table.name}" for table in tables]
-        checks = judge_publication(self.publication, self._findings, names)
+        self.checks += judge_publication(self.publication, self._findings, names)
         if any(
             finding.level is FindingLevel.REFUSE_START and finding.table is None
             for finding in self._findings
         ):
-            return checks
+            return
         seen = [await self._look_at(admin, table) for table in tables]
         found = [each for each in seen if each is not None]
         sights = [each.sight for each in found]
-        checks += judge_identities(sights, broken=self._tables_of(PublicationTopic.IDENTITY))
-        checks += judge_sights(sights, explained=self._unserved())
-        return [*checks, *await self._try(admin, found)]
+        self.checks += judge_identities(sights, broken=self._tables_of(PublicationTopic.IDENTITY))
+        self.checks += judge_sights(sights, explained=self._unserved())
+        self.checks += await self._try(admin, found)
 
     def _tables_of(self, topic: PublicationTopic) -> set[str]:
         return {f.table for f in self._findings if f.topic is topic and f.table is not None}
@@ -138,8 +140,7 @@ class TableVisit:
             if any(self._is_asked(each, identity) for identity in self._identities())
         ]
         if asked and not self.may_judge:
-            text = "the judging login can not be used: see judge-login"
-            return [skip(CheckName.POLICY_ERRORS, text), skip(CheckName.POLICY_SPEED, text)]
+            return _not_tried("the judging login can not be used: see judge-login")
         trials: list[PolicyTrial] = []
         if asked:
             judge = Judge(
@@ -147,7 +148,10 @@ class TableVisit:
                 connections_max=1,
                 timeout_s=self.settings.bounds.judgement_timeout_s,
             )
-            await judge.open()
+            try:
+                await judge.open()
+            except HeliographError as error:
+                return _not_tried(str(error))
             try:
                 for each in asked[: limits.DOCTOR_TABLES_MAX]:
                     trials += await self._try_table(admin, judge, each)
@@ -181,6 +185,10 @@ class TableVisit:
         if bearer is not None and bearer.role != SERVICE_ROLE:
             found.append(TrialIdentity("the given token", bearer.role, bearer.claims_json))
         return found
+
+
+def _not_tried(why: str) -> list[Check]:
+    return [skip(CheckName.POLICY_ERRORS, why), skip(CheckName.POLICY_SPEED, why)]
 
 
 def _claims_of(role: str) -> str:
