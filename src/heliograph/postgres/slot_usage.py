@@ -20,7 +20,7 @@ select s.slot_name::text as name, s.active as is_active, s.active_pid as holder_
          case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
               else pg_catalog.pg_current_wal_lsn() end, s.restart_lsn), 0)::bigint
          as retained_bytes,
-       a.application_name as holder_name, a.client_addr::text as holder_address
+       a.application_name as holder_name, pg_catalog.host(a.client_addr) as holder_address
   from pg_catalog.pg_replication_slots s
   left join pg_catalog.pg_stat_activity a on a.pid = s.active_pid
  order by 1

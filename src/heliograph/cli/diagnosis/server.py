@@ -3,9 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from heliograph.cli.diagnosis.check import Check, CheckName, fail, ok, skip, warn
 from heliograph.limits import DOCTOR_CHANNELS_PER_SOCKET_MAX, DOCTOR_IDLE_SOCKETS_MIN
+
+_LEAVE: Final = (
+    "leave what is not shown any more: supabase.removeChannel(channel) where the component is taken"
+    " down (React: in what useEffect returns)"
+)
 
 
 class Listener(Enum):
@@ -114,18 +120,34 @@ def _judge_metrics(metrics: Mapping[str, float] | None) -> list[Check]:
         ]
     sockets = metrics.get("heliograph_connections", 0)
     channels = metrics.get("heliograph_channels", 0)
-    return [_judge_channels(sockets, channels), _judge_slow_clients(metrics)]
+    refused = _total(metrics, "heliograph_joins_total", "ChannelRateLimitReached")
+    return [_judge_channels(sockets, channels, refused), _judge_slow_clients(metrics)]
 
 
-def _judge_channels(sockets: float, channels: float) -> Check:
+def _total(metrics: Mapping[str, float], counter: str, label_value: str) -> float:
+    """Return the sum of a counter's samples that have a label of this value."""
+    return sum(
+        value
+        for sample, value in metrics.items()
+        if sample.startswith(f"{counter}{{") and f'="{label_value}"' in sample
+    )
+
+
+def _judge_channels(sockets: float, channels: float, refused: float) -> Check:
     name = CheckName.SERVER_CHANNELS
     text = f"{channels:.0f} channels on {sockets:.0f} sockets"
+    if refused:
+        return warn(
+            name,
+            f"{text}; since the start {refused:.0f} joins were refused because their socket had"
+            " too many channels",
+            _LEAVE,
+        )
     if sockets and channels / sockets > DOCTOR_CHANNELS_PER_SOCKET_MAX:
         return warn(
             name,
             f"{text}: {channels / sockets:.0f} each, as when pages join and never leave",
-            "leave what is not shown any more: supabase.removeChannel(channel) where the component"
-            " is taken down (React: in what useEffect returns)",
+            _LEAVE,
         )
     if sockets >= DOCTOR_IDLE_SOCKETS_MIN and channels * 2 < sockets:
         return warn(
@@ -139,11 +161,7 @@ def _judge_channels(sockets: float, channels: float) -> Check:
 
 def _judge_slow_clients(metrics: Mapping[str, float]) -> Check:
     name = CheckName.SERVER_SLOW_CLIENTS
-    closed = sum(
-        value
-        for sample, value in metrics.items()
-        if sample.startswith("heliograph_closes_total{") and 'code="3008"' in sample
-    )
+    closed = _total(metrics, "heliograph_closes_total", "3008")
     waiting = metrics.get("heliograph_outbound_waiting_bytes", 0)
     text = f"{closed:.0f} clients closed as slow since the start, {waiting:.0f} bytes wait for all"
     if not closed:

@@ -39,7 +39,7 @@ _REMEDIES: Final[Mapping[PublicationTopic, str]] = {
     ),
     PublicationTopic.ROW_SECURITY: (
         "run: ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; and write a policy; or, if everybody"
-        " may see all of it: export HELIOGRAPH_ALLOW_WITHOUT_RLS={table}"
+        " may see all of it, add {table} to HELIOGRAPH_ALLOW_WITHOUT_RLS"
     ),
 }
 
