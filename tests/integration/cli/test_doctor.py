@@ -346,6 +346,15 @@ def test_a_database_that_can_not_be_reached_is_told(postgres_cluster):
     assert absent.troubles == {"database-reach"}
 
 
+def test_a_replication_url_that_leads_nowhere_is_told_and_the_rest_goes_on(postgres_url):
+    prepare(postgres_url)
+    nowhere = "postgresql://owner@127.0.0.1:1/shop"
+    report = run_doctor(settings_of(postgres_url, HELIOGRAPH_REPLICATION_URL=nowhere))
+    assert report.troubles == {"replication-connection"}
+    assert report.statuses("wal-level") == {"ok"}
+    assert_on_its_page(report.worst("replication-connection"))
+
+
 def test_a_login_that_must_not_judge_is_told(postgres_url, postgres_cluster):
     prepare(postgres_url)
     report = run_doctor(settings_of(postgres_url, HELIOGRAPH_JUDGE_URL=postgres_url))

@@ -25,6 +25,9 @@ _GOOD: Final = {
 }
 
 
+_OF_REPLICATION_LOGIN: Final = {Topic.REPLICATION_RIGHT, Topic.REPLICATION_CONNECTION}
+
+
 def judge_reach(facts: DatabaseFacts) -> Check:
     """Say which database was reached."""
     major, minor = divmod(facts.version_number, 10_000)
@@ -48,22 +51,33 @@ def judge_no_reach(reason: str) -> Check:
     return fail(CheckName.DATABASE_REACH, reason, remedy)
 
 
-def judge_findings(findings: Sequence[Finding]) -> list[Check]:
+def judge_findings(
+    findings: Sequence[Finding], *, replication_failure: str | None = None
+) -> list[Check]:
     """Turn the start-up findings of `external_check` into checks.
 
     That a slot is lost is left to `slots.py`.
+
+    Args:
+        findings: What was found.
+        replication_failure: Why nothing could be found out about the login that replicates.
     """
     found = {finding.topic: finding for finding in findings}
     checks: list[Check] = []
     for topic, good in _GOOD.items():
         name = CheckName(topic.value)
         finding = found.get(topic)
+        if replication_failure is not None and topic in _OF_REPLICATION_LOGIN:
+            continue
         if finding is None:
             checks.append(ok(name, good))
         elif finding.severity is Severity.FATAL:
             checks.append(fail(name, finding.problem, finding.remedy))
         else:
             checks.append(warn(name, finding.problem, finding.remedy))
+    if replication_failure is not None:
+        remedy = "correct the URL: psql with it must work; unset it if DATABASE_URL is direct"
+        checks.append(fail(CheckName.REPLICATION_CONNECTION, replication_failure, remedy))
     return checks
 
 
@@ -82,7 +96,7 @@ def judge_migrations(pending: Sequence[Migration], missing: Sequence[MissingRigh
         checks.append(warn(CheckName.MIGRATIONS, text, "run: heliograph migrate"))
     for right in missing:
         state = fail if right.is_essential else warn
-        text = f"{right.what} is missing ({right.reason}): {right.lost}"
+        text = f"missing: {right.what} ({right.reason}): {right.lost}"
         checks.append(state(CheckName.MIGRATIONS, text, right.remedy, subject=right.what))
     return checks or [ok(CheckName.MIGRATIONS, "the database is up to date")]
 

@@ -29,6 +29,7 @@ from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.connecting import connect
 from heliograph.postgres.database_facts import (
     DatabaseFacts,
+    ReplicationFacts,
     gather_database_facts,
     gather_replication_facts,
 )
@@ -125,13 +126,25 @@ class DatabaseVisit:
         settings = self.settings
         given = settings.replication_url is not None
         variable = "HELIOGRAPH_REPLICATION_URL" if given else "DATABASE_URL"
-        async with self._step(CheckName.REPLICATION_CONNECTION):
+        failure: str | None = None
+        try:
             replication = await gather_replication_facts(
                 settings.url_for_replication(), variable=variable
             )
-            self.checks += judge_findings(
-                judge_database(facts, replication, slot_name=settings.slot, reader=settings.reader)
+        except HeliographError as error:
+            failure = str(error)
+            # Nothing is known of that login; the rest of the database is judged all the same.
+            replication = ReplicationFacts(
+                login="",
+                may_replicate=True,
+                system_identifier=None,
+                database=facts.database,
+                failure=None,
             )
+        findings = judge_database(
+            facts, replication, slot_name=settings.slot, reader=settings.reader
+        )
+        self.checks += judge_findings(findings, replication_failure=failure)
 
     async def _look_at_migrations(self, admin: AdminDatabase) -> str:
         """Return the name of the publication that a server would serve from."""

@@ -32,7 +32,7 @@ def judge_trials(trials: Sequence[PolicyTrial], *, left_out: int) -> list[Check]
     """
     checks = [check for trial in trials for check in _of_trial(trial)]
     names = {check.name for check in checks}
-    tried = f"{len(trials)} trials"
+    tried = f"{len(trials)} trials on {sum(trial.rows for trial in trials)} rows"
     if left_out:
         tried += f" ({left_out} more tables were not tried)"
     for name, text in (
