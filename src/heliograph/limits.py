@@ -129,6 +129,23 @@ RING_AGE_S_MAX: Final = 600.0
 #: much longer than RING_AGE_S_MAX.
 RING_AGE_CHECK_INTERVAL_S: Final = 1.0
 
+#: The last transactions received, their bytes and the WAL that the slot holds back for them, so
+#: that a restart gets them again and fills the ring anew; as long as RING_AGE_S_MAX. What replay
+#: costs is measured by `make bench NAME=resume`: some three seconds for the largest of each.
+#: Larger: a start takes longer until changes flow. Smaller: fewer clients can go on where they were
+#: after it.
+SLOT_TRAIL_TRANSACTIONS_MAX: Final = 100_000
+SLOT_TRAIL_BYTES_MAX: Final = 64 * 1024 * 1024
+SLOT_TRAIL_WAL_BYTES_MAX: Final = 128 * 1024 * 1024
+
+#: Part of `max_slot_wal_keep_size` that the slot may hold back for that; half of it raises the
+#: alarm.
+SLOT_TRAIL_WAL_SHARE_MAX: Final = 0.25
+
+#: Seconds between two writes to disk of how far the stream was received. The operating system has
+#: it at once, so only a crash of the whole machine can lose as much.
+CONTINUITY_SYNC_INTERVAL_S: Final = 1.0
+
 #: Transactions, and bytes of them, that may wait while one before them is prepared; above that the
 #: reader pauses. A judgement waits for the stream, so that a pause longer than a few seconds makes
 #: `resync` of what is judged meanwhile; larger: more memory.
@@ -237,6 +254,14 @@ UNFOLLOWED_JUDGEMENT_AGE_S_MAX: Final = 1.0
 #: Seconds between two attempts to follow a table that policies read and that was busy. Each waits
 #: for its writers for PUBLISH_LOCK_TIMEOUT_S and holds up new ones for as long.
 DEPENDENCY_RETRY_S: Final = 10.0
+
+#: Seconds after a definition has changed until what policies read is guessed anew: a migration
+#: changes many.
+DEPENDENCY_GUESS_WAIT_S: Final = 0.5
+
+#: Different sets of tables read by judgements that are remembered as noted. Smaller: more
+#: judgements look again at what they have read.
+NOTED_READS_MAX: Final = 10_000
 
 #: Row changes that may wait for one audience (role and claims) before it reads from the ring.
 LANE_PENDING_CHANGES_MAX: Final = 5_000
@@ -542,6 +567,31 @@ TAIL_TOKEN_LIFETIME_S: Final = 600.0
 
 #: Characters of one value in a line; longer ones end with an ellipsis. `--json` shows all of it.
 TAIL_VALUE_CHARACTERS_MAX: Final = 60
+
+# --- Positions of subscribers -----------------------------------------------------------------
+
+#: Seconds without a position after which an idle channel that asked for positions is told one. Well
+#: below RING_AGE_S_MAX, so that a client that was idle can always go on.
+POSITION_IDLE_S: Final = 5.0
+
+#: Seconds between two looks for channels that are owed a position and had nothing to send since.
+POSITION_CHECK_INTERVAL_S: Final = 0.2
+
+#: Changes delivered without a position, above which one is told inside a transaction. A client
+#: holds back what it was not told a position for, so this bounds its memory.
+POSITION_INSIDE_CHANGES: Final = 1_000
+
+#: Seconds between two times that a channel is told that rights changed without a row of its own.
+#: Whoever is told loads its rows again: where policies read a busy table, as often as this.
+RIGHTS_TOLD_INTERVAL_S: Final = 1.0
+
+#: Seconds that a subscription which resumes waits for the stream to come as far as its client was.
+#: More than replay takes after a restart (SLOT_TRAIL_TRANSACTIONS_MAX).
+RESUME_WAIT_S: Final = 20.0
+
+#: Seconds for which the rows of a transaction too large for memory are kept on disk although nobody
+#: reads them, for clients that were cut off within it; as many as OVERSIZE_KEPT_MAX.
+OVERSIZE_UNREAD_S: Final = 60.0
 
 # --- heliograph doctor ---------------------------------------------------------------------
 

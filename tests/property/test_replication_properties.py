@@ -32,6 +32,7 @@ from fixtures.pgoutput import (
     make_transaction,
 )
 from heliograph.core.replication.frames import decode_frame
+from heliograph.core.replication.lsn import MAX_LSN
 from heliograph.core.replication.oversize import OversizeBounds, OversizeTransaction
 from heliograph.core.replication.pgoutput import (
     Begin,
@@ -209,9 +210,9 @@ def test_however_often_the_connection_breaks_each_transaction_is_told_once(data)
     stream = ReplicationStream(make_assembler(memory_bytes=data.draw(st.sampled_from([10, 1000]))))
     told = []
     for _ in range(data.draw(st.integers(0, 4))):
-        stream.restart(system_identifier="1", timeline=1)
+        stream.restart(system_identifier="1", timeline=1, wal_end=MAX_LSN)
         told += run_stream(stream, frames[: data.draw(st.integers(0, len(frames)))])
-    stream.restart(system_identifier="1", timeline=1)
+    stream.restart(system_identifier="1", timeline=1, wal_end=MAX_LSN)
     told += run_stream(stream, frames)
     assert told == commits
 

@@ -4,28 +4,25 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from heliograph.core.changelog.history import StreamStart
 from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.oversize import OversizeTransaction
 from heliograph.core.replication.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
-class SourceIdentity:
+class SourceIdentity(StreamStart):
     """Which history the source reads; another one means that nothing continues.
 
     Attributes:
-        system_identifier: From IDENTIFY_SYSTEM, decimal text.
-        timeline: From IDENTIFY_SYSTEM.
-        slot_name: The replication slot.
-        slot_is_new: Whether this start created the slot.
-        start_lsn: First position that this connection may deliver.
+        is_polled: Whether everything behind the confirmed position is decoded again all the time,
+            so that the sink should have as much confirmed as it can.
+        slot_wal_bytes: WAL that the server holds back for the slot before the slot is lost; None
+            if there is no limit.
     """
 
-    system_identifier: str
-    timeline: int
-    slot_name: str
-    slot_is_new: bool
-    start_lsn: Lsn
+    is_polled: bool = False
+    slot_wal_bytes: int | None = None
 
 
 class ChangeSink(Protocol):
@@ -38,11 +35,9 @@ class ChangeSink(Protocol):
     def source_started(self, identity: SourceIdentity) -> None:
         """Learn that a connection is up.
 
-        Another history than before (system identifier or timeline differ, or the slot is new)
-        means that nothing continues; positions of another system or timeline may even be lower
-        than those known. Neither does anything continue if it starts beyond what was received:
-        somebody else moved the slot. From this call on `acknowledged_lsn` must speak of the new
-        history.
+        Where it does not continue what was received before (`core.changelog.history`), positions
+        may even be lower than those known. From this call on `acknowledged_lsn` must speak of the
+        new history.
         """
         ...
 

@@ -46,12 +46,15 @@ class ChangeOutlet(Protocol):
         """
         ...
 
-    def send_system(self, *, status: str, message: str) -> None:
+    def send_system(
+        self, *, status: str, message: str, details: Mapping[str, str] | None = None
+    ) -> None:
         """Queue a ``system`` message of extension ``postgres_changes``.
 
         Args:
             status: ``ok`` or ``error``.
             message: The text.
+            details: Further fields.
         """
         ...
 
@@ -98,6 +101,7 @@ class ChangeSubscriptions(Protocol):
         identity: Identity,
         outlet: ChangeOutlet,
         replaces: ChangeSubscription | None = None,
+        may_resume: bool = True,
     ) -> ChangeSubscription:
         """Validate all bindings, register them and fix the stream position (promise P3).
 
@@ -113,6 +117,8 @@ class ChangeSubscriptions(Protocol):
                 the channel closes it right before it starts the new one, in the same tick. What
                 the old one has not delivered by then is delivered by the new one, and what it has
                 delivered is not delivered again.
+            may_resume: Whether a ``since`` among the bindings says where the client is. False for a
+                channel that has had a subscription since it was joined: it is further on by now.
 
         Raises:
             SubscriptionRefusedError: With the protocol's text for the first faulty binding.

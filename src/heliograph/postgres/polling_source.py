@@ -18,7 +18,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from heliograph import limits
-from heliograph.core.replication.lsn import ZERO_LSN, format_lsn, parse_lsn
+from heliograph.core.replication.lsn import ZERO_LSN, Lsn, format_lsn, parse_lsn
 from heliograph.core.replication.oversize import OversizeTransaction
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import ReplicationError
@@ -34,7 +34,8 @@ from heliograph.postgres.replication_connection import (
 )
 
 _HISTORY: Final = """
-    select system_identifier::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
+    select system_identifier::text, substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8),
+           pg_current_wal_flush_lsn()::text
       from pg_control_system()
 """
 
@@ -82,6 +83,7 @@ class PollingSource:
         self._state.starting("connecting")
         async with self._open(may_wait=self._state.starts > 0) as session:
             identity = await self._start(session)
+            self._restart_stream(identity, identity.wal_end)
             self._state.streaming()
             sink.source_started(identity)
             self._confirm_at_s = self._clock.monotonic_s() + limits.POLL_CONFIRM_INTERVAL_S
@@ -90,6 +92,13 @@ class PollingSource:
                 self._state.backoff.reset()
                 await self._confirm(session, sink)
                 await self._pause()
+
+    def _restart_stream(self, identity: SourceIdentity, wal_end: Lsn) -> None:
+        self._stream.restart(
+            system_identifier=identity.system_identifier,
+            timeline=identity.timeline,
+            wal_end=wal_end,
+        )
 
     @asynccontextmanager
     async def _open(self, *, may_wait: bool) -> AsyncGenerator[AsyncConnection[TupleRow]]:
@@ -122,7 +131,7 @@ class PollingSource:
             async with self._open(may_wait=True) as watcher:
                 await slot.create_slot(session, watcher, name, self._report)
             status = await slot.inspect_slot(session, name)
-        ((system, timeline),) = await run_simple(session, sql.SQL(_HISTORY))
+        ((system, timeline, wal_end),) = await run_simple(session, sql.SQL(_HISTORY))
         self._confirmed = ZERO_LSN if status is None else status.confirmed_lsn
         return SourceIdentity(
             system_identifier=system,
@@ -130,6 +139,8 @@ class PollingSource:
             slot_name=name,
             slot_is_new=is_new,
             start_lsn=self._confirmed,
+            wal_end=parse_lsn(wal_end),
+            is_polled=True,
         )
 
     async def _report(self, reason: str) -> None:
@@ -156,12 +167,10 @@ class PollingSource:
         Each poll is a decoding session of its own: the tables are described again.
         """
         self._is_progress_wanted.clear()
-        self._stream.restart(
-            system_identifier=identity.system_identifier, timeline=identity.timeline
-        )
         ((flushed,),) = await run_simple(
             session, sql.SQL("SELECT pg_current_wal_flush_lsn()::text")
         )
+        self._restart_stream(identity, parse_lsn(flushed))
         most = limits.POLL_CHANGES_MAX + self._repeated_messages
         count = 0
         async with contextlib.aclosing(self._messages(session, most)) as messages:

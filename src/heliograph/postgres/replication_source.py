@@ -77,7 +77,9 @@ class StreamingSource:
             starting = SlotStart(self._options, connection, self._watch, self._clock, state)
             identity, timing = await starting.start()
             state.stream.restart(
-                system_identifier=identity.system_identifier, timeline=identity.timeline
+                system_identifier=identity.system_identifier,
+                timeline=identity.timeline,
+                wal_end=identity.wal_end,
             )
             state.streaming()
             sink.source_started(identity)
@@ -156,6 +158,8 @@ class SlotStart:
             slot_name=self._options.slot_name,
             slot_is_new=is_new,
             start_lsn=status.confirmed_lsn,
+            wal_end=system.flushed_lsn,
+            slot_wal_bytes=status.wal_bytes_max,
         )
         silence_s = timeout_s * limits.SILENT_LINK_TIMEOUTS or None
         return identity, Timing(self._status_interval_s, silence_s)

@@ -30,7 +30,9 @@ _INSPECT: Final = """
     select plugin, database = current_database(), temporary, wal_status, active_pid,
            confirmed_flush_lsn::text, restart_lsn::text,
            pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint,
-           pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint
+           pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint,
+           (select nullif(setting::bigint, -1) * 1048576 from pg_settings
+             where name = 'max_slot_wal_keep_size')
       from pg_replication_slots where slot_name = %s
 """
 
@@ -81,6 +83,7 @@ class SlotStatus:
         restart_lsn: Oldest WAL that it holds back.
         lag_bytes: From the confirmed position to the end of the log.
         retained_bytes: Of WAL that it holds back.
+        wal_bytes_max: Of WAL that it may hold back before it is lost; None if there is no limit.
     """
 
     wal_status: str | None
@@ -89,6 +92,7 @@ class SlotStatus:
     restart_lsn: Lsn
     lag_bytes: int
     retained_bytes: int
+    wal_bytes_max: int | None
 
     @property
     def is_lost(self) -> bool:
@@ -152,7 +156,7 @@ async def inspect_slot(session: AsyncConnection[TupleRow], slot_name: str) -> Sl
     if plugin != _PLUGIN or not is_here or is_temporary:
         message = f"the replication slot {slot_name} belongs to another database or purpose"
         raise ConfigurationError(message)
-    wal_status, active_pid, confirmed, restart, lag, retained = state
+    wal_status, active_pid, confirmed, restart, lag, retained, wal_bytes_max = state
     return SlotStatus(
         wal_status=wal_status,
         active_pid=active_pid,
@@ -160,6 +164,7 @@ async def inspect_slot(session: AsyncConnection[TupleRow], slot_name: str) -> Sl
         restart_lsn=_lsn(restart),
         lag_bytes=lag or 0,
         retained_bytes=retained or 0,
+        wal_bytes_max=wal_bytes_max,
     )
 
 

@@ -63,7 +63,11 @@ _Packed = tuple[int, int, int, int, int, int, bytes, bytes]
 
 
 class Ring:
-    """See the module. Time is an argument, in seconds of any clock that does not go back."""
+    """See the module. Time is an argument, in seconds of any clock that does not go back.
+
+    Attributes:
+        bounds: What it may hold.
+    """
 
     def __init__(self, floor: Lsn, *, bounds: RingBounds | None = None) -> None:
         """Start empty.
@@ -72,8 +76,8 @@ class Ring:
             floor: Where the stream starts: nothing that committed at or before it is kept.
             bounds: Other bounds than those of ``limits.py``.
         """
-        self._bounds = bounds or RingBounds()
-        self._age_us_max = _us(self._bounds.age_s_max)
+        self.bounds = bounds or RingBounds()
+        self._age_us_max = _us(self.bounds.age_s_max)
         self._appended = 0
         self._start(floor)
 
@@ -111,7 +115,7 @@ class Ring:
 
     @property
     def newest(self) -> Lsn:
-        """Commit position of the newest transaction taken, or where the stream started."""
+        """Position up to which every transaction was taken."""
         return self._newest
 
     def covers(self, commit_lsn: Lsn) -> bool:
@@ -120,6 +124,11 @@ class Ring:
         False for positions beyond `newest`, too: nobody can have been told them.
         """
         return self._floor <= commit_lsn <= self.newest
+
+    def pass_to(self, progress: Lsn) -> None:
+        """Learn that every transaction that commits below a position was appended."""
+        if progress > self._newest:
+            self._newest = Lsn(progress - 1)
 
     def append(self, transaction: Transaction, now_s: float) -> None:
         """Keep a transaction, and drop the oldest ones above the bounds.
@@ -153,7 +162,7 @@ class Ring:
 
     def evict(self, now_s: float) -> None:
         """Drop what is too old or too much; to be called while nothing is appended as well."""
-        bounds = self._bounds
+        bounds = self.bounds
         oldest_us = _us(now_s) - self._age_us_max
         while len(self._commit_lsns) and (
             self._size_bytes > bounds.bytes_max

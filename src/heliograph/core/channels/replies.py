@@ -38,13 +38,22 @@ def phx_error(topic: str, join_ref: str | None, reason: str) -> Message:
     return Message(join_ref, join_ref, topic, "phx_error", {"reason": reason})
 
 
-def system(topic: str, join_ref: str | None, *, extension: str, status: str, text: str) -> Message:
+def system(
+    topic: str,
+    join_ref: str | None,
+    *,
+    extension: str,
+    status: str,
+    text: str,
+    details: Mapping[str, str] | None = None,
+) -> Message:
     """Tell a channel something; all four keys, or Python drops the message."""
     payload = {
         "channel": topic.removeprefix(TOPIC_PREFIX),
         "extension": extension,
         "message": text,
         "status": status,
+        **(details or {}),
     }
     return Message(join_ref, None, topic, "system", payload)
 

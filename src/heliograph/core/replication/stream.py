@@ -48,14 +48,20 @@ class ReplicationStream:
         """What was last told to be kept (`status`, `confirm`)."""
         return self._tracker.confirmed
 
-    def restart(self, *, system_identifier: str, timeline: int) -> None:
+    def restart(self, *, system_identifier: str, timeline: int, wal_end: Lsn) -> None:
         """Begin a new connection; the server sends again from the confirmed position.
 
         If it belongs to another history (a restored database, a promoted standby), positions mean
-        something else, so nothing of what was handed out is remembered.
+        something else, so nothing of what was handed out is remembered. So it does if the log ends
+        before what was handed out: then the database was put back.
+
+        Args:
+            system_identifier: From IDENTIFY_SYSTEM.
+            timeline: From IDENTIFY_SYSTEM.
+            wal_end: Where the log ended, read before anything was received.
         """
         history = (system_identifier, timeline)
-        if self._history not in {None, history}:
+        if self._history not in {None, history} or wal_end < self._tracker.progress:
             self._assembler.forget_history()
             self._tracker.reset()
         else:

@@ -13,7 +13,7 @@ from fixtures.pgoutput import (
     make_relation,
 )
 from heliograph.core.replication.frames import Keepalive, decode_standby_status
-from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.lsn import MAX_LSN, Lsn
 from heliograph.core.replication.stream import ReplicationStream
 from heliograph.errors import LocalProtocolError, RemoteProtocolError
 
@@ -22,7 +22,7 @@ ROW = encode_insert(1, ["1", "a"])
 
 def make_stream(**bounds):
     stream = ReplicationStream(make_assembler(**bounds))
-    stream.restart(system_identifier="7", timeline=1)
+    stream.restart(system_identifier="7", timeline=1, wal_end=MAX_LSN)
     return stream
 
 
@@ -109,7 +109,7 @@ def test_a_status_confirms_what_is_kept():
 def test_after_a_reconnect_nothing_comes_twice():
     stream = make_stream()
     feed(stream, *frames(0x10), *frames(0x20)[:3])
-    stream.restart(system_identifier="7", timeline=1)
+    stream.restart(system_identifier="7", timeline=1, wal_end=MAX_LSN)
     assert feed(stream, *frames(0x10), *frames(0x20)) == [0x20]
 
 
@@ -118,7 +118,7 @@ def test_in_another_history_lower_positions_are_new():
         stream = make_stream()
         feed(stream, *frames(0x20), encode_keepalive(0x90))
         status(stream, 0x90)
-        stream.restart(system_identifier=system, timeline=timeline)
+        stream.restart(system_identifier=system, timeline=timeline, wal_end=MAX_LSN)
         assert (stream.progress, stream.confirmed) == (0, 0)
         assert feed(stream, *frames(0x10)) == [0x10]
 
