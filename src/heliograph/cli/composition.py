@@ -14,7 +14,9 @@ from heliograph.config import Settings
 from heliograph.core.changelog.ring import Ring, RingBounds
 from heliograph.core.channels.server_connection import ConnectionLimits
 from heliograph.core.replication.lsn import ZERO_LSN
+from heliograph.errors import ConfigurationError, StorageError
 from heliograph.ports.change_source import ChangeSource, SourceState
+from heliograph.ports.continuity_store import ContinuityStore
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.bootstrap import PreparedDatabase, prepare_database
 from heliograph.postgres.dependency_publication import DEPENDENCY_PUBLICATION
@@ -24,6 +26,7 @@ from heliograph.postgres.reader_state import ReaderOptions
 from heliograph.postgres.replication_source import StreamingSource
 from heliograph.server.app import ServerParts
 from heliograph.server.authentication import make_keys
+from heliograph.server.continuity_file import ContinuityFile, ContinuityInMemory
 from heliograph.server.delivery.assembly import Delivery, DeliveryOptions, run_delivery
 from heliograph.server.delivery.delivery_metrics import register_delivery
 from heliograph.server.delivery.judging import VisibilityRules
@@ -48,11 +51,13 @@ class PartsOptions:
         may_migrate: Whether pending migrations are run at the start.
         allows_local_origins: Whether pages of this machine may connect.
         spill_folder: Where transactions too large for memory wait; None: the temporary folder.
+        state_dir: Where is kept how far the stream was read, unless the settings say.
     """
 
     may_migrate: bool
     allows_local_origins: bool
     spill_folder: Path | None = None
+    state_dir: Path = Path("heliograph-state")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +114,8 @@ async def running_parts(settings: Settings, options: PartsOptions) -> AsyncGener
         await judge.open()
         stack.push_async_callback(judge.close)
         source = _make_source(settings, options, prepared, clock)
-        foundation = _Foundation(admin, judge, source, clock, metrics)
+        store = _open_store(settings, options)
+        foundation = _Foundation(admin, judge, source, clock, metrics, store)
         delivery_options = _delivery_options(settings, prepared, foundation)
         delivery = await stack.enter_async_context(run_delivery(delivery_options))
         register_delivery(metrics, delivery, ring=delivery_options.ring, clock=clock)
@@ -133,6 +139,7 @@ class _Foundation:
     source: ChangeSource
     clock: SystemClock
     metrics: Metrics
+    store: ContinuityStore
 
 
 def _delivery_options(
@@ -153,7 +160,29 @@ def _delivery_options(
         visibility=VisibilityRules(settings.delete_visibility, settings.leave_events),
         serving=ServingRules(frozenset(settings.allow_without_rls)),
         metrics=foundation.metrics,
+        store=foundation.store,
     )
+
+
+def _open_store(settings: Settings, options: PartsOptions) -> ContinuityStore:
+    """Return where is kept how far the stream was read.
+
+    Raises:
+        ConfigurationError: If the folder that was asked for can not be written to.
+    """
+    folder = Path(settings.state_dir or options.state_dir)
+    try:
+        return ContinuityFile(folder, settings.slot)
+    except StorageError as error:
+        if settings.state_dir is not None:
+            message = f"HELIOGRAPH_STATE_DIR: {error}"
+            raise ConfigurationError(message) from error
+        _log.warning(
+            "state_not_kept",
+            reason=str(error),
+            remedy="set HELIOGRAPH_STATE_DIR: without it every client loads anew after a restart",
+        )
+        return ContinuityInMemory()
 
 
 def _server_parts(
@@ -176,6 +205,7 @@ def _server_parts(
         outbound_limits=_outbound_limits(settings),
         connections_max=fit_connections(settings.bounds.connections_max),
         message_bytes_max=settings.bounds.message_bytes_max,
+        before_flush=delivery.marks.flush,
     )
 
 

@@ -109,7 +109,9 @@ async def _run(command: DevCommand, environ: Mapping[str, str], stop: StopReques
         options = ServerOptions(
             listen=command.listen,
             parts=PartsOptions(
-                may_migrate=report is None, allows_local_origins=settings.allowed_origins is None
+                may_migrate=report is None,
+                allows_local_origins=settings.allowed_origins is None,
+                state_dir=command.data_dir / "state",
             ),
             on_ready=ready,
             stop=stop,

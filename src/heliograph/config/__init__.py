@@ -1,6 +1,7 @@
 """Settings from the environment; every missing or wrong variable is named in one error."""
 
 from heliograph.config.bounds import Bounds
+from heliograph.config.development_secrets import DevelopmentSecrets
 from heliograph.config.secret import Secret
 from heliograph.config.setting import Setting, default_text, settings_of, unknown_variables
 from heliograph.config.settings import (
@@ -8,7 +9,6 @@ from heliograph.config.settings import (
     JUDGE_LOGIN,
     SOURCE_PUBLICATION,
     Attach,
-    DevelopmentSecrets,
     LogFormat,
     LogLevel,
     Reader,

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from heliograph import limits
 from heliograph.config.bounds import Bounds
+from heliograph.config.development_secrets import DevelopmentSecrets
 from heliograph.config.legacy_key import (
     has_expired,
     is_signed,
@@ -28,6 +29,7 @@ from heliograph.config.values import (
     member_parser,
     parse_claims,
     parse_extensions,
+    parse_folder,
     parse_hmac_secret,
     parse_host,
     parse_key_set,
@@ -75,23 +77,6 @@ def _secret(
         default_text=default_text,
         is_secret=True,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DevelopmentSecrets:
-    """What ``heliograph dev`` makes by itself for whatever the environment does not say.
-
-    Attributes:
-        database_url: URL of the embedded PostgreSQL; None if DATABASE_URL is set.
-        jwt_secret: Signs tokens and the legacy keys.
-        publishable_key: `sb_publishable_…`.
-        secret_key: `sb_secret_…`.
-    """
-
-    database_url: Secret | None
-    jwt_secret: Secret
-    publishable_key: Secret
-    secret_key: Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +248,16 @@ class Settings:
             parse=parse_slot_name,
         ),
     ] = "heliograph"
+    state_dir: Annotated[
+        str | None,
+        Setting(
+            variable="HELIOGRAPH_STATE_DIR",
+            meaning="Folder that outlives the server and says how far the slot was read; without it"
+            " clients load anew after a restart. Never put it back from a backup.",
+            parse=parse_folder,
+            default_text="`heliograph-state` (`dev`: in its data folder)",
+        ),
+    ] = None
     attach: Annotated[
         Attach,
         Setting(

@@ -183,6 +183,14 @@ def parse_name(text: str) -> str:
     return text
 
 
+def parse_folder(text: str) -> str:
+    """Return the path of a folder, which need not exist: not empty, no NUL."""
+    if not text.strip() or "\0" in text:
+        expected = "expected the path of a folder"
+        raise ValueError(expected)
+    return text
+
+
 def parse_names(text: str) -> tuple[str, ...]:
     """Return a comma-separated list of names, at least one."""
     found = tuple(dict.fromkeys(parse_name(part) for part in _comma_list(text)))

@@ -4,7 +4,7 @@
 can mount; `uvicorn_server.serve` runs it with the faster WebSocket adapter. Building does no I/O.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
@@ -49,6 +49,7 @@ class ServerParts:
         outbound_limits: What may wait for one client.
         connections_max: Open sockets.
         message_bytes_max: Bytes of one message of a client.
+        before_flush: Called before connections are flushed; may queue more for them.
     """
 
     subscriptions: ChangeSubscriptions
@@ -62,6 +63,7 @@ class ServerParts:
     outbound_limits: OutboundLimits = field(default_factory=OutboundLimits)
     connections_max: int = CONNECTIONS_MAX
     message_bytes_max: int = MESSAGE_BYTES_MAX
+    before_flush: Callable[[], None] | None = None
 
 
 def build_registry(parts: ServerParts) -> ConnectionRegistry:
@@ -80,7 +82,7 @@ def build_registry(parts: ServerParts) -> ConnectionRegistry:
             metrics=metrics,
             limits=parts.connection_limits,
             outbound=OutboundParts(
-                ticks=TickFlush(end_turn),
+                ticks=TickFlush(end_turn, before=parts.before_flush),
                 watch=SlowConsumerWatch(
                     write_deadline_s=parts.outbound_limits.write_deadline_s,
                     bytes_total_max=parts.outbound_limits.bytes_total_max,

@@ -5,10 +5,10 @@ a time; a newer one replaces the older. Implements `ports.change_subscriptions.C
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from heliograph.core.channels.effects import Subscribe, VerifyToken
 from heliograph.core.channels.results import (
@@ -46,7 +46,14 @@ class ChannelOwner(Protocol):
         """Take what was found out."""
         ...
 
-    def send_system(self, channel_id: int, *, status: str, message: str) -> None:
+    def send_system(
+        self,
+        channel_id: int,
+        *,
+        status: str,
+        message: str,
+        details: Mapping[str, str] | None = None,
+    ) -> None:
         """Queue a ``system`` message of extension ``postgres_changes``."""
         ...
 
@@ -76,6 +83,14 @@ class ChannelParts:
     api_key: str
 
 
+class _System(NamedTuple):
+    """A ``system`` message that waits for the join to be answered."""
+
+    status: str
+    message: str
+    details: Mapping[str, str] | None
+
+
 class ChannelDelivery:
     """One channel's tasks and subscription."""
 
@@ -83,6 +98,7 @@ class ChannelDelivery:
         "_channel_id",
         "_current",
         "_frames",
+        "_had_subscription",
         "_is_open",
         "_made",
         "_parts",
@@ -114,7 +130,8 @@ class ChannelDelivery:
         self._made: ChangeSubscription | None = None
         self._current: ChangeSubscription | None = None
         self._is_open = False
-        self._waiting: list[tuple[str, str]] = []
+        self._had_subscription = False
+        self._waiting: list[_System] = []
 
     # --- Effects ---------------------------------------------------------------------------
 
@@ -136,8 +153,9 @@ class ChannelDelivery:
         self._current = made
         self._is_open = True
         waiting, self._waiting = self._waiting, []
-        for status, message in waiting:
-            self.send_system(status=status, message=message)
+        self._had_subscription = self._had_subscription or made is not None
+        for system in waiting:
+            self.send_system(status=system.status, message=system.message, details=system.details)
         if made is not None:
             made.start()
 
@@ -165,12 +183,24 @@ class ChannelDelivery:
         if self._is_open:
             self._send_change(self._frames, ids, data)
 
-    def send_system(self, *, status: str, message: str) -> None:
-        """Queue a ``system`` message; before the join is answered it waits, within a bound."""
+    def send_system(
+        self, *, status: str, message: str, details: Mapping[str, str] | None = None
+    ) -> None:
+        """Queue a ``system`` message; before the join is answered it waits.
+
+        Of those that wait an error takes the place of the one before it, and of the others there
+        is a bounded number.
+        """
         if self._is_open:
-            self._parts.owner.send_system(self._channel_id, status=status, message=message)
-        elif len(self._waiting) < SYSTEM_MESSAGES_WAITING_MAX:
-            self._waiting.append((status, message))
+            self._parts.owner.send_system(
+                self._channel_id, status=status, message=message, details=details
+            )
+            return
+        if status == "error":
+            self._waiting = [waiting for waiting in self._waiting if waiting.status != status]
+        elif len(self._waiting) >= SYSTEM_MESSAGES_WAITING_MAX:
+            return
+        self._waiting.append(_System(status, message, details))
 
     async def wait_room(self) -> None:
         """Wait until the connection has drained, or is gone."""
@@ -216,7 +246,6 @@ class ChannelDelivery:
 
     async def _subscription(self, request: Subscribe) -> Result:
         """Return what comes of a subscribing; the subscription itself is kept as made."""
-        replaced = {} if self._current is None else {"replaces": self._current}
         try:
             async with asyncio.timeout(SUBSCRIBE_DEADLINE_S):
                 self._made = await self._parts.subscriptions.subscribe(
@@ -227,7 +256,8 @@ class ChannelDelivery:
                     # What the authenticator returned; the machine only passes it on.
                     identity=cast("Identity", request.identity),
                     outlet=self,
-                    **replaced,
+                    replaces=self._current,
+                    may_resume=not self._had_subscription,
                 )
         except SubscriptionRefusedError as error:
             return SubscriptionRefused(request.attempt, str(error), error.reason)

@@ -5,7 +5,7 @@ whole messages and is given frames, it knows nothing of channels.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -204,7 +204,14 @@ class Connection:
         """Take what was found out about a channel."""
         self._run(self._machine.receive_result(channel_id, result, self._now()))
 
-    def send_system(self, channel_id: int, *, status: str, message: str) -> None:
+    def send_system(
+        self,
+        channel_id: int,
+        *,
+        status: str,
+        message: str,
+        details: Mapping[str, str] | None = None,
+    ) -> None:
         """Queue a ``system`` message about a channel's changes."""
         channel = self._machine.channel(channel_id)
         if channel is not None:
@@ -214,6 +221,7 @@ class Connection:
                 extension="postgres_changes",
                 status=status,
                 text=message,
+                details=details,
             )
             self._outbound.send(TEXT, (encode_text(system, self._machine.version),))
 

@@ -67,13 +67,17 @@ class Traffic:
 class TickFlush:
     """Flushes every connection that something was queued for: once per tick, by one callback."""
 
-    def __init__(self, after: Callable[[], None]) -> None:
+    def __init__(
+        self, after: Callable[[], None], *, before: Callable[[], None] | None = None
+    ) -> None:
         """Begin with nothing due.
 
         Args:
             after: Called when all are flushed: what they shared during the tick may go.
+            before: Called before they are flushed: what it queues leaves with the rest.
         """
         self._after = after
+        self._before = before
         self._due: list[Outbound] = []
 
     def add(self, outbound: "Outbound") -> None:
@@ -84,6 +88,13 @@ class TickFlush:
 
     def _flush(self) -> None:
         """Flush in the order of queueing; a bug in one does not hold up the others."""
+        try:
+            if self._before is not None:
+                self._before()
+        finally:
+            self._flush_due()
+
+    def _flush_due(self) -> None:
         due, self._due = self._due, []
         due.reverse()
         try:

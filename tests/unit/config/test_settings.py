@@ -73,6 +73,7 @@ def test_every_setting_can_be_set():
         "HELIOGRAPH_JWT_CLAIM_VALIDATORS": '{"aud": "shop"}',
         "HELIOGRAPH_PUBLICATION": "mine",
         "HELIOGRAPH_SLOT": "mine",
+        "HELIOGRAPH_STATE_DIR": "state",
         "HELIOGRAPH_ATTACH": "always",
         "HELIOGRAPH_READER": "polling",
         "HELIOGRAPH_ALLOW_WITHOUT_RLS": "orders",

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from heliograph import limits
 from heliograph.core.changelog.ring import Ring
+from heliograph.core.changelog.trail import SlotTrail, TrailBounds
 from heliograph.ports.change_source import ChangeSource
 from heliograph.ports.clock import Clock
+from heliograph.ports.continuity_store import ContinuityStore
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.catalog import Catalog
 from heliograph.postgres.dependency_publication import (
@@ -18,16 +20,21 @@ from heliograph.postgres.dependency_publication import (
 )
 from heliograph.postgres.judge import Judge
 from heliograph.server.delivery.audience_judge import AudienceJudge, AudienceJudgeParts
+from heliograph.server.delivery.continuity import Continuity
 from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.dispatcher import Dispatcher, DispatcherParts
+from heliograph.server.delivery.fingerprints import RightsFingerprints
 from heliograph.server.delivery.inbox import ChangeInbox, InboxParts
 from heliograph.server.delivery.judging import VisibilityRules
+from heliograph.server.delivery.marks import MarkParts, PositionMarks
 from heliograph.server.delivery.positions import PositionService, StreamPosition, Unsettled
 from heliograph.server.delivery.preparation import Preparation, PreparationParts
 from heliograph.server.delivery.progress import StreamProgress
+from heliograph.server.delivery.resuming import Resuming, ResumingParts
 from heliograph.server.delivery.rights_log import RightsLog
 from heliograph.server.delivery.rights_messages import RightsMessages
+from heliograph.server.delivery.rights_teller import RightsTeller
 from heliograph.server.delivery.rights_watch import RightsWatch
 from heliograph.server.delivery.serving import ServingRules
 from heliograph.server.delivery.subscriptions import ChangeSubscriptionService, SubscriptionParts
@@ -51,6 +58,7 @@ class DeliveryOptions:
         visibility: ``delete_visibility`` and ``leave_events``.
         serving: Which tables are served.
         metrics: For the histograms.
+        store: Outlives the process, so that positions do.
     """
 
     admin: AdminDatabase
@@ -63,6 +71,7 @@ class DeliveryOptions:
     visibility: VisibilityRules
     serving: ServingRules
     metrics: Metrics
+    store: ContinuityStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,7 @@ class Delivery:
         dependencies: What policies read.
         rights_messages: Counts forged messages.
         supervisor: Counts failed tasks.
+        marks: Tells positions; to be flushed before connections are.
     """
 
     inbox: ChangeInbox
@@ -86,6 +96,7 @@ class Delivery:
     dependencies: Dependencies
     rights_messages: RightsMessages
     supervisor: Supervisor
+    marks: PositionMarks
 
 
 @asynccontextmanager
@@ -104,7 +115,9 @@ async def run_delivery(options: DeliveryOptions) -> AsyncGenerator[Delivery]:
             positions.run(settle_interval_s=limits.SETTLE_INTERVAL_S),
             preparation.watch(),
             foundation.dependencies.retry(),
-            _look_after(options.ring, delivery.dispatcher.counters, options.clock),
+            delivery.marks.run(),
+            _keep_continuity(foundation.continuity),
+            _look_after(options.ring, delivery.dispatcher, options.clock),
         )
         tasks = [group.create_task(work) for work in works]
         try:
@@ -114,12 +127,20 @@ async def run_delivery(options: DeliveryOptions) -> AsyncGenerator[Delivery]:
                 task.cancel()
 
 
-async def _look_after(ring: Ring, counters: DeliveryCounters, clock: Clock) -> None:
+async def _look_after(ring: Ring, dispatcher: Dispatcher, clock: Clock) -> None:
     """Keep the ring to its age while nothing is appended, and log ``resync``, until cancelled."""
     while True:
         await asyncio.sleep(limits.RING_AGE_CHECK_INTERVAL_S)
         ring.evict(clock.monotonic_s())
-        counters.log_resyncs()
+        dispatcher.large.release()
+        dispatcher.counters.log_resyncs()
+
+
+async def _keep_continuity(continuity: Continuity) -> None:
+    """Have what was received outlive a crash of the machine, too, until cancelled."""
+    while True:
+        await asyncio.sleep(limits.CONTINUITY_SYNC_INTERVAL_S)
+        await asyncio.to_thread(continuity.sync)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +153,7 @@ class _Foundation:
     unsettled: Unsettled
     progress: StreamProgress
     registry: TableRegistry
+    continuity: Continuity
 
 
 async def _found(options: DeliveryOptions) -> _Foundation:
@@ -147,7 +169,15 @@ async def _found(options: DeliveryOptions) -> _Foundation:
     await dependencies.start((options.publication, DEPENDENCY_PUBLICATION))
     progress = StreamProgress(request=options.source.request_progress, nudge=admin.nudge)
     registry = TableRegistry(admin, Catalog(options.publication), rights)
-    return _Foundation(rights_log, rights, dependencies, Unsettled(), progress, registry)
+    return _Foundation(
+        rights_log,
+        rights,
+        dependencies,
+        Unsettled(),
+        progress,
+        registry,
+        Continuity(options.store),
+    )
 
 
 def _assemble(
@@ -170,10 +200,16 @@ def _assemble(
             rules=options.serving,
         )
     )
+    marks = _marks(options, foundation, dispatcher)
+    teller = RightsTeller(dispatcher, foundation.dependencies, marks)
+    foundation.rights.on_changed = teller.parts_changed
+    foundation.dependencies.on_new_reads = teller.tables_changed
     rights_messages = RightsMessages(options.message_secret)
     inbox = ChangeInbox(
         InboxParts(
             ring=options.ring,
+            trail=_trail(options),
+            continuity=foundation.continuity,
             dispatcher=dispatcher,
             preparation=preparation,
             progress=foundation.progress,
@@ -181,6 +217,7 @@ def _assemble(
             rights_log=foundation.rights_log,
             rights=foundation.rights,
             rights_messages=rights_messages,
+            rights_teller=teller,
             clock=options.clock,
         )
     )
@@ -194,6 +231,7 @@ def _assemble(
             judge=options.judge,
             rules=options.serving,
             delete_visibility=options.visibility.delete_visibility,
+            resuming=_resuming(options, foundation, marks),
         )
     )
     preparation.wildcards = subscriptions
@@ -205,8 +243,41 @@ def _assemble(
         foundation.dependencies,
         rights_messages,
         supervisor,
+        marks,
     )
     return delivery, positions, preparation
+
+
+def _marks(
+    options: DeliveryOptions, foundation: _Foundation, dispatcher: Dispatcher
+) -> PositionMarks:
+    return PositionMarks(
+        MarkParts(
+            ring=options.ring,
+            continuity=foundation.continuity,
+            progress=foundation.progress,
+            places=dispatcher,
+            clock=options.clock,
+            counters=dispatcher.counters,
+        )
+    )
+
+
+def _trail(options: DeliveryOptions) -> SlotTrail:
+    """Return what the slot keeps for the ring: not longer than the ring would."""
+    return SlotTrail(TrailBounds(age_s_max=options.ring.bounds.age_s_max))
+
+
+def _resuming(options: DeliveryOptions, foundation: _Foundation, marks: PositionMarks) -> Resuming:
+    return Resuming(
+        ResumingParts(
+            ring=options.ring,
+            continuity=foundation.continuity,
+            marks=marks,
+            fingerprints=RightsFingerprints(foundation.rights, foundation.dependencies),
+            rights_log=foundation.rights_log,
+        )
+    )
 
 
 def _dispatcher(
@@ -232,6 +303,7 @@ def _dispatcher(
             ring=options.ring,
             judge=judge,
             registry=foundation.registry,
+            progress=foundation.progress,
             supervisor=supervisor,
             clock=options.clock,
             rules=options.visibility,

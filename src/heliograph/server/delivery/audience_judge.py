@@ -27,7 +27,7 @@ from heliograph.server.delivery.lane_item import LaneItem
 from heliograph.server.delivery.positions import Unsettled
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.delivery.rights_log import RightsLog
-from heliograph.server.delivery.rights_watch import RightsWatch
+from heliograph.server.delivery.rights_watch import ProvenRights, RightsWatch
 from heliograph.server.delivery.table_registry import TableRegistry
 from heliograph.server.metrics import Metrics
 
@@ -102,7 +102,9 @@ class AudienceJudge:
         for _ in range(limits.JUDGEMENT_ATTEMPTS_MAX):
             judgement = await self._ask(audience, question)
             if judgement is not None and self._sees(judgement, transactions):
-                await self._settle(judgement, question)
+                await self._settle(
+                    judgement, question, {t for item in items for t in item.tables()}
+                )
                 return judgement
             self._counters.repeats["unavailable" if judgement is None else "not_yet_visible"] += 1
             await asyncio.sleep(wait_s)
@@ -110,13 +112,16 @@ class AudienceJudge:
         message = "no snapshot saw the judged transaction in time"
         raise UnavailableError(message)
 
-    async def _settle(self, judgement: Judgement, question: Question) -> None:
+    async def _settle(
+        self, judgement: Judgement, question: Question, tables: Collection[int]
+    ) -> None:
         """Learn all that `rights_changed` must know about a judgement."""
         parts = self._parts
         if question.row_count:
             await parts.progress.wait(judgement.closing.insert_lsn, limits.STREAM_WAIT_S)
             if not parts.dependencies.is_known(judgement.relations_read):
                 await parts.dependencies.learn(judgement.relations_read)
+            parts.dependencies.note_reads(tables, judgement.relations_read)
         await parts.rights.confirm(judgement.closing)
 
     async def _ask(self, audience: Audience, question: Question) -> Judgement | None:
@@ -169,12 +174,23 @@ class AudienceJudge:
         return self._parts.unsettled.all_seen_by(snapshot, newest)
 
     def rights_changed(
-        self, judgement: Judgement, transaction: Transaction, table_oids: Collection[int]
+        self,
+        judgement: Judgement,
+        transaction: Transaction,
+        table_oids: Collection[int],
+        proven: ProvenRights | None,
     ) -> bool:
         """Tell whether rights may have changed between a commit and its judgement.
 
         Where that can not be known, because a table that was read is not followed, it is assumed
         of what committed long ago.
+
+        Args:
+            judgement: The judgement.
+            transaction: What was judged.
+            table_oids: The tables of its rows that were judged.
+            proven: What is known of the time before this process looked, for a channel that
+                resumes.
         """
         commit_lsn = transaction.commit_lsn
         if self.is_before_rights(table_oids, commit_lsn):
@@ -188,6 +204,7 @@ class AudienceJudge:
             commit_lsn=commit_lsn,
             xid=transaction.xid,
             relations=[*table_oids, *dependencies.with_rights(read)],
+            proven=proven,
         ):
             return True
         return self._parts.rights_log.changed_between(

@@ -16,7 +16,13 @@ from heliograph import limits
 from heliograph.core.changelog.ring import Ring
 from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.transaction import Transaction
-from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
+from heliograph.errors import UnavailableError
+from heliograph.server.delivery.channel import (
+    END_OF_TRANSACTION,
+    Place,
+    SubscribedChannel,
+    close_failed,
+)
 from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.lane_item import FromRing, LaneItem
 from heliograph.server.delivery.large_transactions import ROWS_LOST
@@ -29,6 +35,14 @@ class RingReader(Protocol):
     """What catching up needs from delivery."""
 
     ring: Ring
+
+    async def reach(self, lsn: Lsn) -> None:
+        """Wait until everything that commits up to a position was dispatched.
+
+        Raises:
+            UnavailableError: If the stream does not get there in time.
+        """
+        ...
 
     def last_dispatched(self) -> Lsn:
         """Return the commit position of the last dispatched transaction."""
@@ -62,9 +76,12 @@ async def _catch_up(reader: RingReader, lane: Lane, channel: SubscribedChannel) 
         place = channel.lag
         if place is None or channel.is_closed:
             return
+        if reader.last_dispatched() < place.read_behind():
+            await _reach(reader, channel, place)
+            continue
         if not reader.ring.covers(place.read_behind()):
             channel.resync("fell_behind")
-            return
+            continue
         transactions, end = _next(reader, lane, place)
         if not transactions and _may_be_live(lane, channel, place, end):
             channel.lag = None
@@ -76,7 +93,15 @@ async def _catch_up(reader: RingReader, lane: Lane, channel: SubscribedChannel) 
             await _give(reader, lane, channel, transactions)
         except ROWS_LOST:
             channel.resync("transaction_too_large")
-            return
+
+
+async def _reach(reader: RingReader, channel: SubscribedChannel, place: Place) -> None:
+    """Wait for the stream to come as far as the client of a channel was; it may have to rejoin."""
+    try:
+        await reader.reach(place.read_behind())
+    except UnavailableError:
+        if channel.lag is place:
+            close_failed((channel,))
 
 
 def _next(reader: RingReader, lane: Lane, place: Place) -> tuple[list[Transaction], Lsn]:

@@ -1,15 +1,17 @@
 """One channel's subscription: what it still waits for and what it was told last."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from heliograph import limits
+from heliograph.core.changelog.position import Fingerprint
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.ports.change_subscriptions import ChangeOutlet
 from heliograph.server.delivery.counters import DeliveryCounters
 
 if TYPE_CHECKING:
     from heliograph.server.delivery.positions import Continuation, StreamPosition
+    from heliograph.server.delivery.rights_watch import ProvenRights
 
 
 #: Sequence number behind every change of a transaction.
@@ -33,6 +35,40 @@ class Place(NamedTuple):
         return self.commit_lsn if is_whole else Lsn(self.commit_lsn - 1)
 
 
+class Marks(Protocol):
+    """The positions of one channel that asked for them; `marks.ChannelMarks`."""
+
+    @property
+    def subscription(self) -> Fingerprint:
+        """Fingerprint of who subscribed to what."""
+        ...
+
+    @property
+    def pending(self) -> str | None:
+        """The reason of a ``resync`` that is still to be told."""
+        ...
+
+    def started(self) -> None:
+        """Learn that the channel's own frames may go out."""
+        ...
+
+    def delivered(self) -> None:
+        """Learn that the channel was sent one change."""
+        ...
+
+    def ended(self) -> None:
+        """Learn that the channel has ended."""
+        ...
+
+    def resync(self, reason: str) -> None:
+        """Tell the channel that changes may be missing."""
+        ...
+
+    def rights_changed(self) -> None:
+        """Have the channel told that rights changed."""
+        ...
+
+
 class SubscribedChannel:
     """A channel's place in delivery; implements `ports.change_subscriptions.ChangeSubscription`.
 
@@ -50,6 +86,9 @@ class SubscribedChannel:
         take_over: Called by `start` instead of sending what was held, when it replaces another
             subscription of its channel.
         catch_up: Called by `start` when it lags: more came than could be held.
+        marks: Its positions; None for who did not ask for any.
+        proven: What decided rights is known to have been the same since the position that its
+            client came back with; None if nothing is known beyond this process.
     """
 
     __slots__ = (
@@ -60,10 +99,12 @@ class SubscribedChannel:
         "is_catching_up",
         "is_closed",
         "lag",
+        "marks",
         "offer",
         "outlet",
         "owed",
         "passed_over",
+        "proven",
         "take_over",
     )
 
@@ -90,6 +131,8 @@ class SubscribedChannel:
         self.is_catching_up = False
         self.take_over: Callable[[], None] | None = None
         self.catch_up: Callable[[], None] | None = None
+        self.marks: Marks | None = None
+        self.proven: ProvenRights | None = None
         self._counters = counters
         self._held: list[tuple[Sequence[int], bytes]] | None = []
         self._on_close = on_close
@@ -97,20 +140,24 @@ class SubscribedChannel:
     def start(self) -> None:
         """Queue what was held and go live."""
         held, self._held = self._held, None
-        self.offer = self.outlet.offer_change
+        self.offer = self.outlet.offer_change if self.marks is None else self._offer_and_mark
         if self.take_over is not None:
             self.take_over()
-            return
-        for ids, data in held or ():
-            self.outlet.send_change(ids, data)
-        if self.lag is not None and self.catch_up is not None:
-            self.catch_up()
+        else:
+            for ids, data in held or ():
+                self._send_now(ids, data)
+            if self.lag is not None and self.catch_up is not None:
+                self.catch_up()
+        if self.marks is not None:
+            self.marks.started()
 
     def close(self) -> None:
         """End delivery; idempotent."""
         if not self.is_closed:
             self.is_closed = True
             self._held = None
+            if self.marks is not None:
+                self.marks.ended()
             self._on_close(self)
 
     @property
@@ -134,7 +181,7 @@ class SubscribedChannel:
         if self._held is not None:
             self._held.append((ids, data))
             return
-        self.outlet.send_change(ids, data)
+        self._send_now(ids, data)
 
     def resync(self, reason: str) -> None:
         """Tell the channel that changes may be missing, and go on live if it lagged.
@@ -142,10 +189,25 @@ class SubscribedChannel:
         Nothing that was skipped is sent afterwards: a client that loads its rows now must not be
         led back to an older version.
         """
-        self.lag = None
-        if not self.is_closed:
+        if self.is_closed:
+            self.lag = None
+        elif self.marks is not None:
+            self.marks.resync(reason)
+        else:
+            self.lag = None
             self._counters.resyncs[reason] += 1
             self.outlet.send_system(status="error", message=f"resync: {reason}")
+
+    def _send_now(self, ids: Sequence[int], data: bytes) -> None:
+        self.outlet.send_change(ids, data)
+        if self.marks is not None:
+            self.marks.delivered()
+
+    def _offer_and_mark(self, ids: Sequence[int], data: bytes) -> bool:
+        is_taken = self.outlet.offer_change(ids, data)
+        if is_taken and self.marks is not None:
+            self.marks.delivered()
+        return is_taken
 
 
 def close_failed(channels: Iterable[SubscribedChannel]) -> None:

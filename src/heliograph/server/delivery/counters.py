@@ -23,6 +23,7 @@ class DeliveryCounters:
         row_errors: Rows denied because judging them raised, by SQLSTATE class.
         undecidable: Rows denied because the WAL does not carry what the judgement reads.
         catch_ups: Channels that began to read from the ring.
+        resumes: Subscriptions that went on where their client was.
     """
 
     transactions: int = 0
@@ -35,6 +36,7 @@ class DeliveryCounters:
     row_errors: Counter[str] = field(default_factory=Counter[str])
     undecidable: int = 0
     catch_ups: int = 0
+    resumes: int = 0
     _resyncs_logged: Counter[str] = field(default_factory=Counter[str])
 
     def log_resyncs(self) -> None:

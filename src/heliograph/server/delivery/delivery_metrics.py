@@ -40,6 +40,7 @@ def delivery_families(
         _total("judged_rows", "Row versions judged by PostgreSQL.", counters.judged_rows),
         _total("undecidable_rows", "Rows that the WAL does not decide.", counters.undecidable),
         _total("catch_ups", "Channels that read from the ring.", counters.catch_ups),
+        _total("resumes", "Subscriptions that went on where they were.", counters.resumes),
         _total("forged_messages", "Messages with our prefix, not by us.", forged_messages),
         _total("failed_tasks", "Tasks ended by a bug.", failed_tasks),
         _by("judgement_repeats", "Judgements asked again.", "reason", counters.repeats),

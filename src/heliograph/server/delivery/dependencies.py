@@ -12,6 +12,7 @@ that no grant reveals what was committed longer before than UNFOLLOWED_JUDGEMENT
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -55,6 +56,16 @@ class Dependencies:
         self._streams: dict[int, set[int]] = {}
         #: Tables that are not followed, and why.
         self.unfollowed: dict[int, FollowResult] = {}
+        #: Which tables, as the stream names them, judging the rows of a table is known to read; and
+        #: the other way round. Only ever added to.
+        self._reads: dict[int, set[int]] = {}
+        self._readers: dict[int, set[int]] = {}
+        self._noted: set[tuple[frozenset[int], frozenset[int]]] = set()
+        self._wake = asyncio.Event()
+        #: Told of tables of which judging turned out to read more; set once.
+        self.on_new_reads: Callable[[Collection[int]], None] | None = None
+        #: Grows with every change of what is known to be read.
+        self.version = 0
 
     async def start(self, publications: Collection[str]) -> None:
         """Learn which tables the stream carries from its beginning."""
@@ -66,6 +77,40 @@ class Dependencies:
         oids = await self._guess(table_oid)
         await self._follow_all({oid for oid in oids if oid not in self.unfollowed})
         await self._rights.watch(oids)
+        self._add_reads(table_oid, oids)
+
+    def reads(self, table_oid: int) -> Collection[int]:
+        """Return the tables, as the stream names them, that judging a table's rows may read."""
+        return self._reads.get(table_oid, ())
+
+    def readers(self, stream_oid: int) -> Collection[int]:
+        """Return the tables whose rows are judged by what stands in another one."""
+        return self._readers.get(stream_oid, ())
+
+    def note_reads(self, tables: Collection[int], relations_read: frozenset[int]) -> None:
+        """Note what judging the rows of some tables has read; it was learned before."""
+        key = (frozenset(tables), relations_read)
+        if not relations_read or key in self._noted:
+            return
+        if len(self._noted) >= limits.NOTED_READS_MAX:
+            self._noted.clear()
+        self._noted.add(key)
+        streams = self.stream_oids(relations_read)
+        for oid in tables:
+            self._add_reads(oid, streams)
+
+    def _add_reads(self, table_oid: int, oids: Collection[int]) -> None:
+        known = self._reads.get(table_oid)
+        new = set(oids) if known is None else set(oids) - known
+        if known is not None and not new:
+            return
+        self._reads.setdefault(table_oid, set()).update(new)
+        for oid in new:
+            self._readers.setdefault(oid, set()).add(table_oid)
+        self.version += 1
+        if known is not None and self.on_new_reads is not None:
+            # What changed in them until now was not seen to matter.
+            self.on_new_reads((table_oid,))
 
     def definitions_changed(self) -> None:
         """Have every relation and policy looked up again: they may be part of the change.
@@ -75,6 +120,8 @@ class Dependencies:
         # Not cleared: what is being looked up now may be what was before the change.
         self._fresh = set()
         self._guessed = {}
+        self._noted.clear()
+        self._wake.set()
 
     def is_known(self, relations_read: Collection[int]) -> bool:
         """Tell whether everything that was read is followed, or known to be impossible."""
@@ -121,14 +168,26 @@ class Dependencies:
             return guessed[table_oid]
 
     async def retry(self) -> None:
-        """Follow from time to time what was only busy or out of reach, until cancelled."""
+        """Follow from time to time what was only busy or out of reach, until cancelled.
+
+        After definitions have changed, guess again what the policies in use read.
+        """
         while True:
-            await asyncio.sleep(limits.DEPENDENCY_RETRY_S)
-            busy = [oid for oid, result in self.unfollowed.items() if result.may_retry]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limits.DEPENDENCY_RETRY_S):
+                    await self._wake.wait()
+                await asyncio.sleep(limits.DEPENDENCY_GUESS_WAIT_S)
+            must_guess = self._wake.is_set()
+            self._wake.clear()
             try:
+                for oid in tuple(self._reads) if must_guess else ():
+                    await self.prepare(oid)
+                busy = [oid for oid, result in self.unfollowed.items() if result.may_retry]
                 await self._follow_all(busy)
             except UnavailableError as error:
                 _log.warning("dependencies_not_followed", error=str(error))
+                if must_guess:
+                    self._wake.set()
 
     async def _follow_all(self, oids: Collection[int]) -> None:
         for oid in oids:

@@ -1,11 +1,13 @@
 """From a transaction to the lanes it concerns; catch-up and refill for all lanes."""
 
+import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from heliograph import limits
 from heliograph.core.changelog.ring import Ring
 from heliograph.core.matching.filter_parser import FilterTerm
 from heliograph.core.matching.subscription_index import SubscriptionIndex
@@ -30,6 +32,8 @@ from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem
 from heliograph.server.delivery.large_transactions import LargeTransactions, is_large
 from heliograph.server.delivery.positions import Continuation, StreamPosition
+from heliograph.server.delivery.progress import StreamProgress
+from heliograph.server.delivery.rights_watch import ProvenRights
 from heliograph.server.delivery.ring_reading import RingReading, tell_resync
 from heliograph.server.delivery.table_registry import TableRegistry
 from heliograph.server.metrics import Metrics
@@ -47,6 +51,7 @@ class DispatcherParts:
         ring: The change log.
         judge: Judges for all lanes.
         registry: Tables and rights.
+        progress: How far the stream was received.
         supervisor: Owns the lanes' tasks.
         clock: For durations.
         rules: ``delete_visibility`` and ``leave_events``.
@@ -57,6 +62,7 @@ class DispatcherParts:
     ring: Ring
     judge: AudienceJudge
     registry: TableRegistry
+    progress: StreamProgress
     supervisor: Supervisor
     clock: Clock
     rules: VisibilityRules
@@ -84,6 +90,9 @@ class Dispatcher:
         self._parts = parts
         self._leave_events = parts.rules.leave_events is LeaveEvents.DELETE
         self._last_dispatched = ZERO_LSN
+        self._awaiting_dispatch: asyncio.Future[None] | None = None
+        self._rebuilt_at = ZERO_LSN
+        self._first_position: StreamPosition | None = None
         self.large = LargeTransactions(self._needed_from, parts.clock)
         self._reading = RingReading(parts.ring, self, parts.clock, leave_events=self._leave_events)
 
@@ -112,12 +121,50 @@ class Dispatcher:
         return sum(lane.waiting_changes for lane in self.lanes.values())
 
     def last_dispatched(self) -> Lsn:
-        """Return the commit position of the last dispatched transaction."""
+        """Return the position up to which every transaction was dispatched."""
         return self._last_dispatched
 
-    def restart(self) -> None:
-        """Begin with another history: no position of the old one means anything any more."""
-        self._last_dispatched = ZERO_LSN
+    def pass_to(self, progress: Lsn) -> None:
+        """Learn that every transaction that commits below a position was dispatched."""
+        if progress > self._last_dispatched:
+            self._dispatched_up_to(Lsn(progress - 1))
+
+    def _dispatched_up_to(self, lsn: Lsn) -> None:
+        self._last_dispatched = lsn
+        awaiting, self._awaiting_dispatch = self._awaiting_dispatch, None
+        if awaiting is not None:
+            awaiting.set_result(None)
+
+    async def reach(self, lsn: Lsn) -> None:
+        """Wait until everything that commits up to a position was dispatched.
+
+        Raises:
+            UnavailableError: If the stream does not get there in time.
+        """
+        await self._parts.progress.wait(Lsn(lsn + 1), limits.RESUME_WAIT_S)
+        while self._last_dispatched < lsn:
+            if self._awaiting_dispatch is None:
+                self._awaiting_dispatch = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._awaiting_dispatch,))
+
+    def start(self, floor: Lsn, rebuilt_at: Lsn) -> None:
+        """Begin with the first stream of this process.
+
+        Args:
+            floor: Everything that commits up to here was dispatched before, or is gone.
+            rebuilt_at: What commits below was committed before this process could be asked.
+        """
+        self._rebuilt_at = rebuilt_at
+        self._dispatched_up_to(floor)
+
+    def restart(self, floor: Lsn) -> None:
+        """Begin with another history: no position of the old one means anything any more.
+
+        Args:
+            floor: What commits up to here is not part of it.
+        """
+        self._rebuilt_at = ZERO_LSN
+        self._dispatched_up_to(floor)
         self.large.restart()
         for lane in self.lanes.values():
             lane.restart()
@@ -148,11 +195,20 @@ class Dispatcher:
                 it was dispatched, the channel begins by reading from there.
         """
         channel.owed = position
+        if self._first_position is None:
+            self._first_position = position
         channel.catch_up = partial(self.start_catch_up, lane, channel)
         if owed and owed[0].commit_lsn <= self._last_dispatched:
             channel.lag = Place(Lsn(owed[0].commit_lsn - 1), END_OF_TRANSACTION)
             # What waits in the lane was not matched against this channel's bindings.
             channel.passed_over = self._last_dispatched
+
+    def resume(self, lane: Lane, channel: SubscribedChannel, place: Place) -> None:
+        """Have a new channel begin where its client was; it reads from the ring what it missed."""
+        channel.owed = Continuation(Lsn(place.read_behind() + 1))
+        channel.lag = place
+        channel.passed_over = self._last_dispatched
+        channel.catch_up = partial(self.start_catch_up, lane, channel)
 
     def succeed(
         self,
@@ -192,22 +248,30 @@ class Dispatcher:
         return False
 
     def keep(self, rows: OversizeTransaction) -> None:
-        """Keep the rows of a transaction that is dispatched next, if anybody will read them."""
-        if self.is_concerned(rows.mark):
-            self.large.keep(rows)
-        else:
-            rows.close()
+        """Keep the rows of a transaction that is dispatched next, for whoever reads them."""
+        self.large.keep(rows)
 
     def dispatch(self, transaction: Transaction) -> None:
         """Match a transaction and give each lane its part; one with many rows each lane reads."""
-        if self.is_concerned(transaction):
+        if self.is_concerned(transaction) and not self._is_old(transaction):
             work = self._leave_to_lanes if is_large(transaction) else self._dispatch_rows
             self._parts.supervisor.call(
                 work, transaction, name="dispatch", on_failure=self._not_dispatched
             )
         for relation in transaction.truncated:
             self.resync_table(relation.oid, "truncated", transaction)
-        self._last_dispatched = transaction.commit_lsn
+        self._dispatched_up_to(transaction.commit_lsn)
+
+    def _is_old(self, transaction: Transaction) -> bool:
+        """Tell whether a transaction only fills the ring: it was visible to all who subscribed.
+
+        After a restart the last stretch of the stream comes again. Who resumes reads it from the
+        ring, and whoever is new does not want it.
+        """
+        if transaction.commit_lsn >= self._rebuilt_at:
+            return False
+        first = self._first_position
+        return first is None or first.snapshot.sees(transaction.xid)
 
     def _leave_to_lanes(self, transaction: Transaction) -> None:
         self.counters.row_changes += transaction.row_count
@@ -350,10 +414,14 @@ class Dispatcher:
         return await self._parts.judge.judge(lane, question, items)
 
     def rights_changed(
-        self, judgement: Judgement, transaction: Transaction, table_oids: Collection[int]
+        self,
+        judgement: Judgement,
+        transaction: Transaction,
+        table_oids: Collection[int],
+        proven: ProvenRights | None,
     ) -> bool:
         """Tell whether rights may have changed; see `AudienceJudge.rights_changed`."""
-        return self._parts.judge.rights_changed(judgement, transaction, table_oids)
+        return self._parts.judge.rights_changed(judgement, transaction, table_oids, proven)
 
     def rights_changed_by(self, transaction: Transaction, judgement: Judgement | None) -> bool:
         """Tell whether a transaction changed rights; see `AudienceJudge.rights_changed_by`."""

@@ -85,6 +85,12 @@ class BindingGroup:
         """The database role."""
         return self.audience[0]
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether policies decide what it sees."""
+        rights = self.entry.rights.get(self.role)
+        return rights is None or not (rights.shows_all or rights.shows_none)
+
     def adopt(self, entry: TableEntry, rules: ServingRules) -> None:
         """Follow a new catalog version of the table, which holds the role's rights."""
         same_table = entry.description == self.entry.description

@@ -10,17 +10,20 @@ import structlog
 
 from heliograph import limits
 from heliograph.core.changelog.ring import Ring
+from heliograph.core.changelog.trail import SlotTrail
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.oversize import OversizeTransaction
 from heliograph.core.replication.transaction import Transaction
 from heliograph.ports.change_source import SourceIdentity
 from heliograph.ports.clock import Clock
+from heliograph.server.delivery.continuity import Continuity
 from heliograph.server.delivery.dispatcher import Dispatcher
 from heliograph.server.delivery.positions import Unsettled
 from heliograph.server.delivery.preparation import Preparation
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.delivery.rights_log import RightsLog
 from heliograph.server.delivery.rights_messages import DefinitionChange, RightsMessages
+from heliograph.server.delivery.rights_teller import RightsTeller
 from heliograph.server.delivery.rights_watch import RightsWatch
 
 _log = structlog.get_logger("heliograph.delivery")
@@ -32,6 +35,8 @@ class InboxParts:
 
     Attributes:
         ring: Keeps every transaction.
+        trail: Says what the slot may confirm.
+        continuity: Decides whether what comes continues what was read.
         dispatcher: Gets them in order.
         preparation: Reads the catalog again where one needs it.
         progress: Told how far the stream was received.
@@ -39,10 +44,13 @@ class InboxParts:
         rights_log: Told what each changes.
         rights: Told when another history begins.
         rights_messages: Recognises the messages of our event triggers.
+        rights_teller: Told of every transaction once it was dispatched.
         clock: For the ring's ages.
     """
 
     ring: Ring
+    trail: SlotTrail
+    continuity: Continuity
     dispatcher: Dispatcher
     preparation: Preparation
     progress: StreamProgress
@@ -50,6 +58,7 @@ class InboxParts:
     rights_log: RightsLog
     rights: RightsWatch
     rights_messages: RightsMessages
+    rights_teller: RightsTeller
     clock: Clock
 
 
@@ -65,6 +74,9 @@ class ChangeInbox:
     def __init__(self, parts: InboxParts) -> None:
         """Wire the parts; `run` starts the work that waits."""
         self._ring = parts.ring
+        self._trail = parts.trail
+        self._continuity = parts.continuity
+        self._rights_teller = parts.rights_teller
         self._dispatcher = parts.dispatcher
         self._preparation = parts.preparation
         self._progress = parts.progress
@@ -89,40 +101,40 @@ class ChangeInbox:
         """Compare with what was read so far, and begin anew where that is not continued."""
         before, self.identity = self.identity, identity
         self.is_connected = True
+        if before is not None:
+            self._continuity.note_received(self._kept_up_to)
+        reason = self._continuity.start(identity)
         if before is None:
-            self._kept_up_to = identity.start_lsn
-            return
-        reason = self._why_not_continued(before, identity)
-        if reason is not None:
-            self._begin_anew(identity.start_lsn)
+            self._begin(identity)
+        elif reason is not None:
+            self._begin_anew(identity)
             self._dispatcher.resync_all(reason)
 
-    def _why_not_continued(self, before: SourceIdentity, now: SourceIdentity) -> str | None:
-        """Return the reason of the resync; None if everything since then will come."""
-        if (before.system_identifier, before.timeline, before.slot_name) != (
-            now.system_identifier,
-            now.timeline,
-            now.slot_name,
-        ):
-            return "history_changed"
-        if now.slot_is_new:
-            return "slot_recreated"
-        # We confirm only what was received: further on, somebody else has moved the slot (another
-        # server read it, or an operator advanced or replaced it), and what lies between is gone.
-        return "slot_moved" if now.start_lsn > self._kept_up_to else None
+    def _begin(self, identity: SourceIdentity) -> None:
+        """Begin with what the slot sends, which may be what an earlier process has received."""
+        floor = _before(identity.start_lsn)
+        self._ring.restart(floor)
+        self._follow_slot(identity)
+        self._dispatcher.start(floor, identity.wal_end)
+        self._kept_up_to = identity.start_lsn
 
-    def _begin_anew(self, start_lsn: Lsn) -> None:
+    def _follow_slot(self, identity: SourceIdentity) -> None:
+        self._trail.restart(is_kept=not identity.is_polled, slot_wal_bytes=identity.slot_wal_bytes)
+
+    def _begin_anew(self, identity: SourceIdentity) -> None:
         """Forget everything kept: it does not join what comes.
 
         Positions of another history may be lower than any known here, and definitions may have
         changed without a message that reached us.
         """
-        self._ring.restart(Lsn(max(0, start_lsn - 1)))
+        start_lsn = identity.start_lsn
+        self._ring.restart(_before(start_lsn))
+        self._follow_slot(identity)
         self._unsettled.clear()
         self._rights_log.restart()
         self._rights.restart()
         self._progress.restart(start_lsn)
-        self._dispatcher.restart()
+        self._dispatcher.restart(_before(start_lsn))
         self._preparation.distrust()
         for waiting in self._waiting:
             if waiting.large is not None:
@@ -143,7 +155,7 @@ class ChangeInbox:
         if self._waiting or self._preparation.is_needed(transaction, change):
             self._put(_Waiting(transaction, change, None))
         else:
-            self._dispatcher.dispatch(transaction)
+            self._dispatch(transaction, change)
         self.receive_progress(transaction.end_lsn)
 
     async def receive_oversize(self, transaction: OversizeTransaction) -> None:
@@ -154,11 +166,18 @@ class ChangeInbox:
     def receive_progress(self, progress: Lsn) -> None:
         """Note how far the stream was read."""
         self._kept_up_to = max(self._kept_up_to, progress)
+        self._ring.pass_to(progress)
+        if not self._waiting:
+            self._dispatcher.pass_to(progress)
         self._progress.advance(progress)
 
     def acknowledged_lsn(self) -> Lsn:
-        """Return the end of what the ring holds: the slot may forget what lies below."""
-        return self._kept_up_to
+        """Return what the slot may confirm: it trails, so that a restart fills the ring again.
+
+        What was received is noted first: a slot beyond it would have been moved by somebody else.
+        """
+        self._continuity.note_received(self._kept_up_to)
+        return self._trail.confirmed(self._kept_up_to, self._clock.monotonic_s())
 
     def has_room(self) -> bool:
         """Tell whether the reader may go on."""
@@ -198,9 +217,15 @@ class ChangeInbox:
         if self._is_first(waiting):  # otherwise another history began
             if waiting.large is not None:
                 self._dispatcher.keep(waiting.large)
-            self._dispatcher.dispatch(waiting.transaction)
+            self._dispatch(waiting.transaction, waiting.change)
             self._waiting.popleft()
             self._waiting_bytes -= waiting.transaction.size_bytes
+            if not self._waiting:
+                self._dispatcher.pass_to(self._kept_up_to)
+
+    def _dispatch(self, transaction: Transaction, change: DefinitionChange | None) -> None:
+        self._dispatcher.dispatch(transaction)
+        self._rights_teller.dispatched(transaction, change)
 
     def _is_first(self, waiting: _Waiting) -> bool:
         return bool(self._waiting) and self._waiting[0] is waiting
@@ -215,7 +240,9 @@ class ChangeInbox:
     def _keep(self, transaction: Transaction) -> DefinitionChange | None:
         """Put a transaction into the log and note whose rights it may change."""
         self._dispatcher.counters.transactions += 1
-        self._ring.append(transaction, self._clock.monotonic_s())
+        now_s = self._clock.monotonic_s()
+        self._ring.append(transaction, now_s)
+        self._trail.add(transaction, now_s)
         self._unsettled.add(transaction)
         self.arrival_lag_s = self._clock.unix_s() - transaction.commit_time_us / 1e6
         commit_lsn, xid = transaction.commit_lsn, transaction.xid
@@ -234,6 +261,12 @@ class ChangeInbox:
             change = self._rights_messages.read(transaction)
         if change is not None:
             self._preparation.definitions_changed()
+            self._rights_log.relations_changed(change.tables, commit_lsn)
             if self._preparation.may_change_rights(change):
                 self._rights_log.definitions_changed(commit_lsn, xid)
         return change
+
+
+def _before(start_lsn: Lsn) -> Lsn:
+    """Return the last position at which a transaction may commit that a slot does not send."""
+    return Lsn(max(0, start_lsn - 1))

@@ -22,6 +22,7 @@ from heliograph.server.delivery.channel import Place, SubscribedChannel, close_f
 from heliograph.server.delivery.handing_over import HandOverServices, deliver
 from heliograph.server.delivery.judging import Question
 from heliograph.server.delivery.lane_item import LaneItem, LaneMark
+from heliograph.server.delivery.rights_watch import ProvenRights
 
 if TYPE_CHECKING:
     from heliograph.server.delivery.groups import BindingGroup
@@ -48,7 +49,11 @@ class LaneServices(HandOverServices, Protocol):
         ...
 
     def rights_changed(
-        self, judgement: Judgement, transaction: Transaction, table_oids: set[int]
+        self,
+        judgement: Judgement,
+        transaction: Transaction,
+        table_oids: set[int],
+        proven: ProvenRights | None,
     ) -> bool:
         """Tell whether rights may have changed between a commit and its judgement."""
         ...
@@ -291,7 +296,10 @@ class Lane:
         return fresh
 
     def _rights_changed(self, item: LaneItem, judgement: Judgement) -> bool:
-        return self._services.rights_changed(judgement, item.dispatched.transaction, item.tables())
+        proven = None if item.only is None else item.only.proven
+        return self._services.rights_changed(
+            judgement, item.dispatched.transaction, item.tables(), proven
+        )
 
     def _deliver_unasked(self, item: LaneItem) -> None:
         """Deliver what nobody has to be asked about, unless it is older than the rights."""

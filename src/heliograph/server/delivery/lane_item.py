@@ -102,8 +102,11 @@ class LaneItem:
     def channels(self) -> set[SubscribedChannel]:
         """Return the channels that it is for."""
         if self.only is not None:
-            # Who lagged and was told something is live again: the rest is not for it any more.
-            is_over = self.from_ring is not None and self.only.lag is None
+            # Who lagged and was told something is live again, or further on: the rest is not for
+            # it any more.
+            lag = self.only.lag
+            end = Place(self.commit_lsn, self.matches[-1].change.sequence if self.matches else 0)
+            is_over = self.from_ring is not None and (lag is None or lag >= end)
             return set() if is_over else {self.only}
         transaction = self.dispatched.transaction
         return {

@@ -98,14 +98,19 @@ class LargeTransactions:
         return kept
 
     def release(self) -> None:
-        """Remove what nobody reads any more, and what is too old."""
+        """Remove what nobody reads any more, and what is too old.
+
+        What is on disk can not be had again: it stays a while for clients that were cut off in it.
+        """
         if not self._kept:
             return
         needed_from = self._needed_from()
-        oldest_s = self._clock.monotonic_s() - limits.OVERSIZE_KEPT_S_MAX
+        now_s = self._clock.monotonic_s()
         for commit_lsn, kept in tuple(self._kept.items()):
             is_read = needed_from is not None and needed_from < commit_lsn
-            if not is_read or kept.since_s < oldest_s:
+            unread_s = limits.OVERSIZE_UNREAD_S if kept.rows.mark.is_too_large else 0.0
+            patience_s = limits.OVERSIZE_KEPT_S_MAX if is_read else unread_s
+            if now_s - kept.since_s >= patience_s:
                 self._drop(commit_lsn)
 
     def restart(self) -> None:

@@ -25,6 +25,7 @@ from heliograph.server.delivery.groups import BindingGroup
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.delivery.rights_log import RightsLog
 from heliograph.server.delivery.rights_messages import DefinitionChange
+from heliograph.server.delivery.rights_teller import tell
 from heliograph.server.delivery.rights_watch import RightsWatch
 from heliograph.server.delivery.serving import ServingRules
 from heliograph.server.delivery.table_registry import TableRegistry
@@ -277,6 +278,8 @@ class Preparation:
                 _tell(group, "publication_changed")
             elif group.is_withheld is not was_withheld:
                 _tell(group, "rights_changed")
+            else:
+                tell(group)
 
     async def _tell_partitions(self) -> None:
         """Tell whoever follows a table of which rows came or went with a partition.

@@ -29,6 +29,9 @@ class _Changes:
             self.forgotten_up_to = self.entries.popleft()[0]
         self.entries.append((commit_lsn, xid))
 
+    def last(self) -> Lsn:
+        return self.entries[-1][0] if self.entries else self.forgotten_up_to
+
     def between(self, after: Lsn, snapshot: Snapshot) -> bool:
         if after < self.forgotten_up_to:
             return True
@@ -51,18 +54,23 @@ class _Changes:
 class RightsLog:
     """Who changed what judgements depend on; belongs to the event loop."""
 
-    __slots__ = ("_definitions", "_followed_since", "_relations")
+    __slots__ = ("_definitions", "_followed_since", "_named", "_named_forgotten", "_relations")
 
     def __init__(self) -> None:
         """Start empty."""
         self._definitions = _Changes()
         self._relations: dict[int, _Changes] = {}
         self._followed_since: dict[int, Lsn] = {}
+        #: Where definitions of a relation changed last, whoever used it by then.
+        self._named: dict[int, Lsn] = {}
+        self._named_forgotten: Lsn = ZERO_LSN
 
     def restart(self) -> None:
         """Forget all positions, because another history begins; what is followed stays so."""
         self._definitions = _Changes()
         self._relations.clear()
+        self._named.clear()
+        self._named_forgotten = ZERO_LSN
         self._followed_since = dict.fromkeys(self._followed_since, ZERO_LSN)
 
     def follow(self, relation_oid: int, since: Lsn) -> None:
@@ -76,6 +84,31 @@ class RightsLog:
     def definitions_changed(self, commit_lsn: Lsn, xid: int) -> None:
         """Record a transaction that changed policies, grants, functions or roles."""
         self._definitions.add(commit_lsn, xid)
+
+    def relations_changed(self, relation_oids: Iterable[int], commit_lsn: Lsn) -> None:
+        """Record a transaction that changed definitions of some relations, known or not."""
+        for oid in relation_oids:
+            self._named[oid] = commit_lsn
+        if len(self._named) > limits.RELATIONS_MAX:
+            self._named.clear()
+            self._named_forgotten = commit_lsn
+
+    def changed_after(self, after: Lsn, tables: Iterable[int], reads: Iterable[int]) -> bool:
+        """Tell whether anything received so far may have changed rights behind a position.
+
+        Args:
+            after: The position.
+            tables: Tables subscribed to.
+            reads: Followed relations that judging their rows reads.
+        """
+        found = [self._definitions.last(), self._named_forgotten]
+        found += [self._named.get(oid, ZERO_LSN) for oid in (*tables, *reads)]
+        for oid in reads:
+            changes = self._relations.get(oid)
+            if changes is not None:
+                found.append(changes.last())
+            found.append(self._followed_since.get(oid, ZERO_LSN))
+        return max(found) > after
 
     def last_definition(self, snapshot: Snapshot) -> Lsn:
         """Return where the last change of a definition committed that a snapshot sees.

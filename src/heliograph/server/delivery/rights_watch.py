@@ -33,6 +33,21 @@ class _Known(NamedTuple):
     since: RightsState
 
 
+class ProvenRights(NamedTuple):
+    """What decided rights was the same at a position of the past as when its client came back.
+
+    A position carries a fingerprint of it (`fingerprints`), so a change in between shows, but for
+    what was changed and put back.
+
+    Attributes:
+        since: The position.
+        parts: What the fingerprint stands for: `GENERAL` and relations.
+    """
+
+    since: Lsn
+    parts: frozenset[int]
+
+
 class RightsWatch:
     """Compares; belongs to the event loop.
 
@@ -40,6 +55,8 @@ class RightsWatch:
         question: What is to be read with every judgement.
         read_again: Reads all rights again if any part is disputed; set once, before the stream
             begins.
+        on_changed: Told which parts have changed, once rights were read again; set once as well.
+        version: Grows with every change of what is known.
     """
 
     def __init__(
@@ -57,11 +74,20 @@ class RightsWatch:
         self._take = look
         self._known: dict[int, _Known] = {}
         self._disputed: set[int] = set()
+        #: Of these, what was seen to differ; the rest is only not trusted any more.
+        self._differed: set[int] = set()
         self._looking = asyncio.Lock()
         self._looks_begun = 0
         self._last: RightsState | UnavailableError | None = None
         self.question = RightsQuestion(reads_definitions)
         self.read_again: Callable[[], Awaitable[None]] | None = None
+        self.on_changed: Callable[[Collection[int]], None] | None = None
+        self.version = 0
+
+    def value(self, part: int) -> str | int | None:
+        """Return what is known of a part; None if nothing is."""
+        known = self._known.get(part)
+        return None if known is None else known.value
 
     @property
     def must_look(self) -> bool:
@@ -117,6 +143,7 @@ class RightsWatch:
         if wanted <= self._known.keys():
             return
         state = await self.look()
+        self.version += 1
         for part, value in _parts(state):
             if part in wanted:
                 self._known.setdefault(part, _Known(value, state))
@@ -138,7 +165,9 @@ class RightsWatch:
         A part is disputed from the moment at which a state differs from the one that the rights in
         use were read under until they were read again, even if a later state is like it again.
         """
-        self._disputed |= self._changed(state)
+        changed = self._changed(state)
+        self._disputed |= changed
+        self._differed |= changed
         return self.is_disputed
 
     @property
@@ -158,9 +187,16 @@ class RightsWatch:
             disputed: What was disputed before that look.
         """
         values = dict(_parts(state))
-        for part in self._changed(state) | (set(disputed) & values.keys()):
+        changed = self._changed(state) | (set(disputed) & values.keys())
+        self._differed |= self._changed(state)
+        for part in changed:
             self._known[part] = _Known(values[part], state)
         self._disputed -= set(disputed)
+        self.version += 1
+        differed = changed & self._differed
+        self._differed -= changed
+        if differed and self.on_changed is not None:
+            self.on_changed(differed)
 
     def _changed(self, state: RightsState) -> set[int]:
         return {
@@ -174,7 +210,13 @@ class RightsWatch:
         self._disputed |= self._known.keys()
 
     def held(
-        self, state: RightsState, *, commit_lsn: Lsn, xid: int, relations: Iterable[int]
+        self,
+        state: RightsState,
+        *,
+        commit_lsn: Lsn,
+        xid: int,
+        relations: Iterable[int],
+        proven: ProvenRights | None = None,
     ) -> bool:
         """Tell whether rights stayed the same from before a commit until a judgement closed.
 
@@ -183,6 +225,7 @@ class RightsWatch:
             commit_lsn: Commit position of the judged change.
             xid: Its transaction.
             relations: Tables judged and relations read.
+            proven: What is known of the time before the first look.
         """
         parts = [GENERAL]
         if self.question.reads_definitions:
@@ -192,6 +235,8 @@ class RightsWatch:
             known = self._known.get(part)
             if known is None or part in self._disputed or values.get(part) != known.value:
                 return False
+            if proven is not None and part in proven.parts and commit_lsn > proven.since:
+                continue
             since = known.since
             if commit_lsn < since.insert_lsn and since.snapshot.sees(xid):
                 return False

@@ -40,6 +40,10 @@ class Dispatching(Protocol):
 
     large: LargeTransactions
 
+    async def reach(self, lsn: Lsn) -> None:
+        """Wait until everything that commits up to a position was dispatched."""
+        ...
+
     def last_dispatched(self) -> Lsn:
         """Return the commit position of the last dispatched transaction."""
         ...
@@ -73,6 +77,14 @@ class RingReading:
         self._dispatching = dispatching
         self._clock = clock
         self._leave_events = leave_events
+
+    async def reach(self, lsn: Lsn) -> None:
+        """Wait until everything that commits up to a position was dispatched.
+
+        Raises:
+            UnavailableError: If the stream does not get there in time.
+        """
+        await self._dispatching.reach(lsn)
 
     def last_dispatched(self) -> Lsn:
         """Return the commit position of the last dispatched transaction."""

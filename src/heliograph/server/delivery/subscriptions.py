@@ -1,21 +1,21 @@
 """Making subscriptions: validate, register, fix the position (promise P3)."""
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
+from heliograph.core.changelog.position import Fingerprint
 from heliograph.core.matching.binding_parameters import (
     WILDCARD,
     BindingParameters,
     not_enabled,
     parse_binding_parameters,
-    raised_by_check,
 )
-from heliograph.core.matching.filter_parser import FilterTerm
-from heliograph.core.matching.filters import BoundParameters, bind_parameters
+from heliograph.core.matching.filters import bind_parameters
+from heliograph.core.matching.position_request import PositionRequest, read_position_request
 from heliograph.core.matching.predicates import equality_key
 from heliograph.core.matching.visibility import DeleteVisibility
 from heliograph.core.replication.transaction import Transaction
@@ -30,16 +30,23 @@ from heliograph.postgres.filter_sql import refuse_invalid_terms
 from heliograph.postgres.judge import Judge
 from heliograph.postgres.judge_statement import (
     UNDEFINED_COLUMN,
-    JudgementStatement,
-    build_statement,
     is_usable,
 )
 from heliograph.server.delivery.channel import SubscribedChannel
 from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.dispatcher import Dispatcher
+from heliograph.server.delivery.fingerprints import subscription_fingerprint
 from heliograph.server.delivery.groups import BindingGroup
 from heliograph.server.delivery.lane import Lane
+from heliograph.server.delivery.planned_binding import (
+    PlannedBinding,
+    has_policy,
+    judged_terms,
+    not_streamable,
+    policy_statement,
+)
 from heliograph.server.delivery.positions import PositionService, StreamPosition, Unsettled
+from heliograph.server.delivery.resuming import Resuming, Resumption
 from heliograph.server.delivery.serving import (
     POLICIES_READ_ABSENT,
     ServingRules,
@@ -48,7 +55,6 @@ from heliograph.server.delivery.serving import (
     why_withheld,
 )
 from heliograph.server.delivery.table_registry import TableRegistry
-from heliograph.server.delivery.tables import TableEntry
 
 _log = structlog.get_logger("heliograph.subscriptions")
 
@@ -66,6 +72,7 @@ class SubscriptionParts:
         judge: Checks constants and tries the policies.
         rules: Which tables are served to whom.
         delete_visibility: Who learns of a DELETE; joins are told what that means for them.
+        resuming: Decides whether a subscription goes on where its client was.
     """
 
     registry: TableRegistry
@@ -76,15 +83,15 @@ class SubscriptionParts:
     judge: Judge
     rules: ServingRules
     delete_visibility: DeleteVisibility
+    resuming: Resuming
 
 
 @dataclass(frozen=True, slots=True)
-class _Planned:
-    """One binding on one table, validated."""
+class _Positions:
+    """What a subscription asks for about positions."""
 
-    binding: ChangeBinding
-    entry: TableEntry
-    bound: BoundParameters
+    request: PositionRequest
+    subscription: Fingerprint
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,10 +132,12 @@ class ChangeSubscriptionService:
         identity: Identity,
         outlet: ChangeOutlet,
         replaces: ChangeSubscription | None = None,
+        may_resume: bool = True,
     ) -> ChangeSubscription:
         """Validate all bindings, register them and fix the stream position; see the port."""
         parsed = [(binding, parse_binding_parameters(binding.parameters)) for binding in bindings]
-        planned: list[_Planned] = []
+        positions = _positions(bindings, [each for _, each in parsed], identity)
+        planned: list[PlannedBinding] = []
         published = {
             (table.schema, table.name): table.oid
             for table in await self._parts.registry.published_tables()
@@ -150,7 +159,11 @@ class ChangeSubscriptionService:
             self._refuse_if_gone(planned, identity.role)
             before = replaces if isinstance(replaces, SubscribedChannel) else None
             if before is not None and not before.is_closed:
-                self._register_successor(channel, before, planned, identity)
+                self._register_successor(channel, before, planned, identity, positions)
+            elif positions is not None:
+                self._register_with_positions(
+                    channel, planned, identity, position, positions, may_resume=may_resume
+                )
             else:
                 self._register(channel, planned, identity, position)
             if wildcards:
@@ -193,7 +206,7 @@ class ChangeSubscriptionService:
             if not refused[question] and not self._covers(wildcard, table_oid):
                 self._add_groups(wildcard.channel, planned, wildcard.identity)
 
-    async def _try_out_expanded(self, planned: list[_Planned], identity: Identity) -> None:
+    async def _try_out_expanded(self, planned: list[PlannedBinding], identity: Identity) -> None:
         """Do `_try_out`; without an answer they subscribe untried: judgements deny what fails."""
         with suppress(JudgementUnavailableError):
             await self._try_out(planned, identity, is_join=False)
@@ -215,13 +228,13 @@ class ChangeSubscriptionService:
         parameters: BindingParameters,
         identity: Identity,
         published: dict[tuple[str, str], int],
-    ) -> list[_Planned]:
+    ) -> list[PlannedBinding]:
         oids = [
             oid
             for (schema, name), oid in published.items()
             if parameters.schema in {WILDCARD, schema} and parameters.table in {WILDCARD, name}
         ]
-        planned: list[_Planned] = []
+        planned: list[PlannedBinding] = []
         for oid in oids:
             entry = await self._parts.registry.load(oid, identity.role)
             if entry is None:
@@ -231,19 +244,19 @@ class ChangeSubscriptionService:
                 self._log_once("table_withheld", oid, identity.role, reason)
                 told = what_may_be_told(entry, identity.role, self._parts.rules)
                 if told is not None and not parameters.is_wildcard:
-                    raise _not_streamable(parameters, told)
+                    raise not_streamable(parameters, told)
                 # The client learns the same as for a table that does not exist (S20).
                 continue
             selectable = entry.rights[identity.role].selectable
             bound = bind_parameters(parameters, entry.description, selectable)
-            planned.append(_Planned(binding, entry, bound))
+            planned.append(PlannedBinding(binding, entry, bound))
         if not planned:
             raise not_enabled(parameters)
         return planned
 
     async def _try_out(
-        self, planned: list[_Planned], identity: Identity, *, is_join: bool = True
-    ) -> list[_Planned]:
+        self, planned: list[PlannedBinding], identity: Identity, *, is_join: bool = True
+    ) -> list[PlannedBinding]:
         """Have PostgreSQL accept the constants and plan the policies, as the role itself.
 
         Returns:
@@ -254,7 +267,7 @@ class ChangeSubscriptionService:
             if entry.rights[identity.role].reads_tables:
                 await self._parts.dependencies.prepare(entry.description.oid)
         asking = [
-            plan for plan in planned if plan.bound.needs_postgres_check or _has_policy(plan, role)
+            plan for plan in planned if plan.bound.needs_postgres_check or has_policy(plan, role)
         ]
         try:
             refused = await self._refused_by_postgres(asking, identity, is_join=is_join)
@@ -268,13 +281,13 @@ class ChangeSubscriptionService:
         return left
 
     async def _refused_by_postgres(
-        self, asking: Sequence[_Planned], identity: Identity, *, is_join: bool
-    ) -> list[_Planned]:
+        self, asking: Sequence[PlannedBinding], identity: Identity, *, is_join: bool
+    ) -> list[PlannedBinding]:
         """Return what can not be served of wildcards; anything else that fails is raised.
 
         A statement that fails spoils its transaction, so those behind it are tried in another one.
         """
-        role, waiting, refused = identity.role, deque(asking), list[_Planned]()
+        role, waiting, refused = identity.role, deque(asking), list[PlannedBinding]()
         while waiting:
             async with self._parts.judge.as_role(
                 role, identity.claims_json, is_join=is_join
@@ -282,16 +295,16 @@ class ChangeSubscriptionService:
                 while waiting:
                     plan = waiting.popleft()
                     await refuse_invalid_terms(connection, plan.bound)
-                    if not _has_policy(plan, role):
+                    if not has_policy(plan, role):
                         continue
-                    sqlstate = await is_usable(connection, _policy_statement(plan, role))
+                    sqlstate = await is_usable(connection, policy_statement(plan, role))
                     if sqlstate is not None:
                         self._refuse_policies(plan, role, sqlstate)
                         refused.append(plan)
                         break
         return refused
 
-    def _refuse_policies(self, plan: _Planned, role: str, sqlstate: str) -> None:
+    def _refuse_policies(self, plan: PlannedBinding, role: str, sqlstate: str) -> None:
         """Refuse a table whose policies fail before there is a row; the log says why.
 
         PostgreSQL itself wrote the policies down, so a column that it does not find in the row is a
@@ -307,15 +320,15 @@ class ChangeSubscriptionService:
         if parameters.is_wildcard:
             return
         if is_absent_column:
-            raise _not_streamable(parameters, POLICIES_READ_ABSENT)
+            raise not_streamable(parameters, POLICIES_READ_ABSENT)
         raise not_enabled(parameters)
 
-    def _notes(self, planned: Sequence[_Planned], role: str) -> list[str]:
+    def _notes(self, planned: Sequence[PlannedBinding], role: str) -> list[str]:
         """Say once for each table what deletes will look like, where policies decide."""
         tables = {
             plan.entry.description.oid: plan.entry.description
             for plan in planned
-            if plan.bound.parameters.event in {WILDCARD, "DELETE"} and _has_policy(plan, role)
+            if plan.bound.parameters.event in {WILDCARD, "DELETE"} and has_policy(plan, role)
         }
         notes = [note_on_deletes(table, self._parts.delete_visibility) for table in tables.values()]
         return [note for note in notes if note is not None]
@@ -326,7 +339,7 @@ class ChangeSubscriptionService:
             self._logged.add((event, table_oid, role, reason))
             _log.warning(event, table_oid=table_oid, role=role, reason=reason)
 
-    def _refuse_if_gone(self, planned: Sequence[_Planned], role: str) -> None:
+    def _refuse_if_gone(self, planned: Sequence[PlannedBinding], role: str) -> None:
         """Refuse what a reading of the catalog meanwhile has found no more rights for."""
         for plan in planned:
             entry = self._parts.registry.entry(plan.entry.description.oid)
@@ -338,28 +351,76 @@ class ChangeSubscriptionService:
     def _register(
         self,
         channel: SubscribedChannel,
-        planned: Sequence[_Planned],
+        planned: Sequence[PlannedBinding],
         identity: Identity,
         position: StreamPosition,
     ) -> None:
         """File the bindings and hand over what is owed of the past; runs without an await."""
+        lane = self._file(channel, planned, identity)
+        self._begin(lane, channel, planned, position)
+
+    def _file(
+        self, channel: SubscribedChannel, planned: Sequence[PlannedBinding], identity: Identity
+    ) -> Lane:
         self._members[channel] = {}
-        lane = self._add_groups(channel, planned, identity)
+        return self._add_groups(channel, planned, identity)
+
+    def _begin(
+        self,
+        lane: Lane,
+        channel: SubscribedChannel,
+        planned: Sequence[PlannedBinding],
+        position: StreamPosition,
+    ) -> None:
         owed = self._parts.unsettled.not_seen_by(position.snapshot)
         oids = {plan.entry.description.oid for plan in planned}
         concerned = [transaction for transaction in owed if oids & _changed_tables(transaction)]
         self._parts.dispatcher.begin(lane, channel, position, concerned)
 
+    def _register_with_positions(
+        self,
+        channel: SubscribedChannel,
+        planned: Sequence[PlannedBinding],
+        identity: Identity,
+        position: StreamPosition,
+        positions: _Positions,
+        *,
+        may_resume: bool,
+    ) -> None:
+        """Do `_register` for who keeps positions, going on where its client was if that can be."""
+        lane = self._file(channel, planned, identity)
+        groups = self._members[channel]
+        resuming, subscription = self._parts.resuming, positions.subscription
+        decision: Resumption | str | None = "subscription_interrupted"
+        if may_resume:
+            decision = resuming.decide(
+                positions.request, subscription, groups.keys(), position.insert_lsn
+            )
+        marks = resuming.add_marks(channel, lane, subscription, groups.keys())
+        if isinstance(decision, Resumption):
+            channel.proven = decision.proven
+            self._parts.dispatcher.counters.resumes += 1
+            self._parts.dispatcher.resume(lane, channel, decision.place)
+            return
+        self._begin(lane, channel, planned, position)
+        if decision is not None:
+            marks.begin_with_resync(decision)
+
     def _register_successor(
         self,
         channel: SubscribedChannel,
         before: SubscribedChannel,
-        planned: Sequence[_Planned],
+        planned: Sequence[PlannedBinding],
         identity: Identity,
+        positions: _Positions | None,
     ) -> None:
         """File the bindings of a subscription that continues where another one ends."""
-        self._members[channel] = {}
-        lane = self._add_groups(channel, planned, identity)
+        lane = self._file(channel, planned, identity)
+        if positions is not None:
+            marks = self._parts.resuming.add_marks(
+                channel, lane, positions.subscription, self._members[channel].keys()
+            )
+            marks.carry_on(before.marks)
         self._parts.dispatcher.succeed(lane, channel, self._lane_of(before), before)
 
     def _lane_of(self, channel: SubscribedChannel) -> Lane | None:
@@ -367,11 +428,11 @@ class ChangeSubscriptionService:
         return self._parts.dispatcher.lanes[next(iter(groups)).audience] if groups else None
 
     def _add_groups(
-        self, channel: SubscribedChannel, planned: Sequence[_Planned], identity: Identity
+        self, channel: SubscribedChannel, planned: Sequence[PlannedBinding], identity: Identity
     ) -> Lane:
         # A channel has one lane for its life: order within it is order within the lane.
         lane = self._lane_of(channel) or self._parts.dispatcher.lane(
-            identity.role, identity.claims_json, _judged_terms(planned)
+            identity.role, identity.claims_json, judged_terms(planned)
         )
         for plan in planned:
             group = self._group(lane, plan)
@@ -381,7 +442,7 @@ class ChangeSubscriptionService:
             self._members[channel][group] = None
         return lane
 
-    def _group(self, lane: Lane, plan: _Planned) -> BindingGroup:
+    def _group(self, lane: Lane, plan: PlannedBinding) -> BindingGroup:
         parameters = plan.bound.parameters
         oid = plan.entry.description.oid
         # The registry may have read the table again since the plan was made.
@@ -412,38 +473,14 @@ class ChangeSubscriptionService:
             self._parts.dispatcher.drop_lane(lane)
 
 
+def _positions(
+    bindings: Sequence[ChangeBinding], parameters: Sequence[BindingParameters], identity: Identity
+) -> _Positions | None:
+    request = read_position_request(binding.parameters for binding in bindings)
+    if request is None:
+        return None
+    return _Positions(request, subscription_fingerprint(identity, parameters))
+
+
 def _changed_tables(transaction: Transaction) -> set[int]:
     return {relation.oid for relation in (*transaction.relations, *transaction.truncated)}
-
-
-def _judged_terms(planned: Collection[_Planned]) -> frozenset[FilterTerm]:
-    """Return the filter terms that PostgreSQL must judge."""
-    return frozenset(
-        [
-            filter_term
-            for plan in planned
-            for filter_term, term in zip(
-                plan.bound.parameters.filter_terms, plan.bound.terms, strict=True
-            )
-            if not term.is_decided_in_python
-        ]
-    )
-
-
-def _not_streamable(parameters: BindingParameters, reason: str) -> SubscriptionRefusedError:
-    return raised_by_check(parameters, f"the table can not be streamed: {reason}")
-
-
-def _has_policy(plan: _Planned, role: str) -> bool:
-    rights = plan.entry.rights[role]
-    return not (rights.shows_all or rights.shows_none)
-
-
-def _policy_statement(plan: _Planned, role: str) -> JudgementStatement:
-    table, rights = plan.entry.description, plan.entry.rights[role]
-    return build_statement(
-        table=(table.oid, table.schema, table.name),
-        policy=rights.policy,
-        filters=(),
-        reads_tables=False,
-    )

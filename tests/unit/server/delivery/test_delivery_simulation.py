@@ -194,7 +194,7 @@ class Judge:
     def rights_changed_by(self, _transaction, _judgement):
         return False
 
-    def rights_changed(self, _judgement, _transaction, _tables):
+    def rights_changed(self, _judgement, _transaction, _tables, _proven):
         return False
 
 
@@ -232,7 +232,7 @@ class Outlet:
             return True
         return False
 
-    def send_system(self, *, status, message):
+    def send_system(self, *, status, message, details=None):
         assert message.startswith("resync: ")
         self.told.append(Resync(self.written[-1].commit_lsn if self.written else 0))
 
@@ -274,6 +274,7 @@ class Simulation:
                 ring=self.ring,
                 judge=self.judge,
                 registry=self.registry,
+                progress=None,
                 supervisor=Supervisor(tasks),
                 clock=Clock(),
                 rules=VisibilityRules(),
@@ -385,7 +386,7 @@ class Simulation:
         """Read from another slot: nothing that was read before joins what comes."""
         self.forgotten = len(self.written)
         self.ring.evict(len(self.ring.kept))
-        self.dispatcher.restart()
+        self.dispatcher.restart(ZERO_LSN)
         self.dispatcher.resync_all("slot_recreated")
 
     async def evict(self):

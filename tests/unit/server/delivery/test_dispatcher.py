@@ -52,7 +52,7 @@ class Outlet:
     def __init__(self):
         self.told = []
 
-    def send_system(self, *, status, message):
+    def send_system(self, *, status, message, details=None):
         self.told.append(f"{status} {message}")
 
     def close_failed(self, message):
@@ -89,6 +89,7 @@ def dispatcher():
             ring=None,
             judge=Judge(),
             registry=Registry(),
+            progress=None,
             supervisor=Supervisor(None),
             clock=None,
             rules=VisibilityRules(),

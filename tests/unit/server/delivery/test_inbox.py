@@ -6,15 +6,19 @@ import pytest
 
 from fixtures.transactions import empty_transaction
 from heliograph.core.changelog.ring import Ring
+from heliograph.core.changelog.trail import SlotTrail
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.relation import Relation, ReplicaIdentity
 from heliograph.ports.change_source import SourceIdentity
+from heliograph.server.continuity_file import ContinuityInMemory
+from heliograph.server.delivery.continuity import Continuity
 from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.inbox import ChangeInbox, InboxParts
 from heliograph.server.delivery.positions import Unsettled
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.delivery.rights_log import RightsLog
 from heliograph.server.delivery.rights_messages import RightsMessages
+from heliograph.server.delivery.rights_teller import RightsTeller
 from heliograph.server.delivery.rights_watch import RightsWatch
 
 pytestmark = pytest.mark.asyncio
@@ -38,7 +42,15 @@ class Dispatcher:
     def dispatch(self, transaction):
         self.told.append(int(transaction.commit_lsn))
 
-    def restart(self):
+    def start(self, floor, rebuilt_at):
+        self.passed = [floor]
+        self.rebuilt_at = rebuilt_at
+
+    def pass_to(self, progress):
+        self.passed.append(progress)
+
+    def restart(self, floor):
+        self.passed = [floor]
         self.told.append("restart")
 
     def resync_all(self, reason):
@@ -75,6 +87,8 @@ class Kit:
         self.inbox = ChangeInbox(
             InboxParts(
                 ring=self.ring,
+                trail=SlotTrail(),
+                continuity=Continuity(ContinuityInMemory()),
                 dispatcher=self.dispatcher,
                 preparation=self.preparation,
                 progress=StreamProgress(request=lambda: None, nudge=self.nudge),
@@ -82,6 +96,7 @@ class Kit:
                 rights_log=RightsLog(),
                 rights=RightsWatch(self.look, reads_definitions=False),
                 rights_messages=RightsMessages(None),
+                rights_teller=RightsTeller(self.dispatcher, None, ()),
                 clock=Clock(),
             )
         )
@@ -93,8 +108,8 @@ class Kit:
         raise AssertionError("nobody subscribed")
 
 
-def identity(start_lsn, *, system="1", is_new=False):
-    return SourceIdentity(system, 1, "slot", is_new, Lsn(start_lsn))
+def identity(start_lsn, *, system="1", is_new=False, wal_end=1_000):
+    return SourceIdentity(system, 1, "slot", is_new, Lsn(start_lsn), Lsn(wal_end))
 
 
 def transaction(commit_lsn):
@@ -118,6 +133,7 @@ async def test_a_reconnect_to_the_same_slot_continues():
         (identity(30, is_new=True), "slot_recreated"),
         (identity(30), "slot_moved"),
         (identity(3, system="2", is_new=True), "history_changed"),
+        (identity(5, wal_end=7), "database_behind"),
     ],
 )
 async def test_a_new_slot_or_another_history_forgets_what_does_not_join(after, reason):

@@ -90,7 +90,7 @@ class Outlet:
             return True
         return False
 
-    def send_system(self, *, status, message):
+    def send_system(self, *, status, message, details=None):
         self.told.append(f"{status} {message}")
 
     def has_room(self):
@@ -134,7 +134,7 @@ class Services:
     def rights_changed_by(self, _transaction, _judgement):
         return False
 
-    def rights_changed(self, _judgement, _transaction, _tables):
+    def rights_changed(self, _judgement, _transaction, _tables, _proven):
         return False
 
     def note_commit(self, _commit_time_us):

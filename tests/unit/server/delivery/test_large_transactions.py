@@ -75,6 +75,9 @@ async def test_the_rows_are_kept_as_long_as_somebody_reads_them_and_not_for_ever
     assert not rows.is_closed
     needed[0] = Lsn(10)
     large.release()
+    assert not rows.is_closed  # somebody may have been cut off within it
+    clock.now_s += limits.OVERSIZE_UNREAD_S
+    large.release()
     assert rows.is_closed
     with pytest.raises(LimitExceededError):
         await read(large, rows)

@@ -1,0 +1,288 @@
+"""Position marks: telling the channels that asked for it how far they have been given everything.
+
+A mark follows the changes it stands for in the same write: before the connections are flushed,
+every channel that was sent something is marked once, however much it was. Within a transaction that
+is done only after many changes, so that a client which waits for marks sees transactions whole. A
+channel that had nothing to send is marked every `limits.POSITION_IDLE_S` seconds.
+
+Whoever keeps positions must be told when rights changed, even where no row did (`rights_teller`);
+that is told once in `limits.RIGHTS_TOLD_INTERVAL_S` seconds at the most, and no mark is given while
+it is still to be told, so that a client which is cut off meanwhile is told after all.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from heliograph import limits
+from heliograph.core.changelog.position import SEQUENCE_END, Fingerprint, Position
+from heliograph.core.changelog.ring import Ring
+from heliograph.core.replication.lsn import Lsn
+from heliograph.ports.clock import Clock
+from heliograph.server.delivery.channel import END_OF_TRANSACTION, Marks, Place, SubscribedChannel
+from heliograph.server.delivery.continuity import Continuity
+from heliograph.server.delivery.counters import DeliveryCounters
+from heliograph.server.delivery.positions import StreamPosition
+from heliograph.server.delivery.progress import StreamProgress
+
+if TYPE_CHECKING:
+    from heliograph.server.delivery.lane import Lane
+
+
+class Places(Protocol):
+    """Where lanes are; the dispatcher."""
+
+    def finished_place(self, lane: "Lane | None") -> Place:
+        """Return the place up to which a lane has given its live channels everything."""
+        ...
+
+    def last_dispatched(self) -> Lsn:
+        """Return the position up to which everything was dispatched."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MarkParts:
+    """What marks are made from.
+
+    Attributes:
+        ring: The change log.
+        continuity: The epoch, and what outlives the process.
+        progress: How far the stream was received.
+        places: Where lanes are.
+        clock: For intervals.
+        counters: Totals to add to.
+    """
+
+    ring: Ring
+    continuity: Continuity
+    progress: StreamProgress
+    places: Places
+    clock: Clock
+    counters: DeliveryCounters
+
+
+class PositionMarks:
+    """All channels that asked for positions; belongs to the event loop."""
+
+    def __init__(self, parts: MarkParts) -> None:
+        """Start without any channel."""
+        self.parts = parts
+        self._due: dict[ChannelMarks, None] = {}
+        self._late: dict[ChannelMarks, None] = {}
+        self._channels: dict[ChannelMarks, None] = {}
+
+    def __len__(self) -> int:
+        """Return how many channels have started that asked for positions."""
+        return len(self._channels)
+
+    def add(self, marks: "ChannelMarks") -> None:
+        """Look after a channel that has started."""
+        self._channels[marks] = None
+        self._late[marks] = None
+
+    def due(self, marks: "ChannelMarks") -> None:
+        """Mark a channel before connections are flushed next."""
+        self._due[marks] = None
+
+    def discard(self, marks: "ChannelMarks") -> None:
+        """Forget a channel that has ended."""
+        for known in (self._channels, self._due, self._late):
+            known.pop(marks, None)
+
+    def flush(self) -> None:
+        """Mark every channel that was sent something; call it before connections are flushed."""
+        if not self._due:
+            return
+        due, self._due = self._due, {}
+        for marks in due:
+            if not marks.tell():
+                self._late[marks] = None
+
+    async def run(self) -> None:
+        """Mark what could not be marked at once, and who is idle, until cancelled."""
+        while True:
+            await asyncio.sleep(limits.POSITION_CHECK_INTERVAL_S)
+            self.check()
+
+    def check(self) -> None:
+        """Do one round of `run`."""
+        late, self._late = self._late, {}
+        for marks in late:
+            if not marks.tell():
+                self._late[marks] = None
+        idle_since_s = self.parts.clock.monotonic_s() - limits.POSITION_IDLE_S
+        for marks in tuple(self._channels):
+            if marks.told_s <= idle_since_s:
+                marks.tell()
+
+
+class ChannelMarks:
+    """The marks of one channel.
+
+    Attributes:
+        subscription: Fingerprint of who subscribed to what.
+        pending: The reason of a ``resync`` that is still to be told.
+        told_s: When it was told a position last.
+    """
+
+    __slots__ = (
+        "_channel",
+        "_is_due",
+        "_lane",
+        "_owner",
+        "_resynced_s",
+        "_rights",
+        "_unmarked",
+        "pending",
+        "subscription",
+        "told_s",
+    )
+
+    def __init__(
+        self,
+        owner: PositionMarks,
+        channel: SubscribedChannel,
+        lane: "Lane",
+        *,
+        subscription: Fingerprint,
+        rights: Callable[[], Fingerprint],
+    ) -> None:
+        """Begin before the channel has started.
+
+        Args:
+            owner: Looks after it.
+            channel: The channel.
+            lane: Its lane.
+            subscription: Fingerprint of who subscribed to what.
+            rights: Returns the fingerprint of what decides now what the channel may see.
+        """
+        self._owner = owner
+        self._channel = channel
+        self._lane = lane
+        self._rights = rights
+        self._unmarked = 0
+        self._is_due = False
+        self.pending: str | None = None
+        self._resynced_s = -limits.RIGHTS_TOLD_INTERVAL_S
+        self.subscription = subscription
+        self.told_s = 0.0
+
+    # --- what the channel says ------------------------------------------------------------------
+
+    def started(self) -> None:
+        """Learn that the channel's own frames may go out."""
+        self.told_s = self._owner.parts.clock.monotonic_s()
+        self._owner.add(self)
+
+    def delivered(self) -> None:
+        """Learn that the channel was sent one change."""
+        self._unmarked += 1
+        if not self._is_due:
+            self._is_due = True
+            self._owner.due(self)
+
+    def ended(self) -> None:
+        """Learn that the channel has ended."""
+        self._owner.discard(self)
+
+    # --- what it is told ------------------------------------------------------------------------
+
+    def tell(self) -> bool:
+        """Tell the channel its position if there is one to tell; false if that must wait."""
+        self._is_due = False
+        channel = self._channel
+        if channel.is_closed or channel.is_held:
+            return True
+        if self.pending is not None:
+            return self._tell_pending()
+        if not channel.has_room():
+            return False
+        place = self._place()
+        if place is None:
+            return False
+        self._send(place, status="ok", message="position")
+        return True
+
+    def rights_changed(self) -> None:
+        """Have the channel told that rights changed, soon if it was told that just now."""
+        self._channel.proven = None
+        if self.pending is None:
+            self.pending = "rights_changed"
+            if not self._tell_pending():
+                self._owner.due(self)
+
+    def carry_on(self, before: Marks | None) -> None:
+        """Take the place of a channel's marks under an earlier token."""
+        if before is not None and (
+            before.pending is not None or before.subscription != self.subscription
+        ):
+            self.pending = "rights_changed"
+
+    def begin_with_resync(self, reason: str) -> None:
+        """Tell a channel that has not started why it does not go on where its client was."""
+        channel = self._channel
+        place = channel.lag or self._owner.parts.places.finished_place(self._lane)
+        self._send_resync(reason, place)
+
+    def resync(self, reason: str) -> None:
+        """Tell the channel that changes may be missing; it goes on from the position told.
+
+        A channel that lagged reads on from there: its lane may have passed over some of what
+        follows, and nothing behind a position may be missing.
+        """
+        channel, parts = self._channel, self._owner.parts
+        place = parts.places.finished_place(self._lane)
+        channel.proven = None
+        if channel.lag is not None:
+            place = max(place, channel.lag)
+            is_kept = parts.ring.covers(place.read_behind())
+            channel.lag = place if is_kept else None
+        self._send_resync(reason, place)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _tell_pending(self) -> bool:
+        """Tell what waits to be told, if the last time is long enough ago."""
+        now_s = self._owner.parts.clock.monotonic_s()
+        reason = self.pending
+        is_early = now_s - self._resynced_s < limits.RIGHTS_TOLD_INTERVAL_S
+        if reason is None or is_early or self._channel.is_held:
+            return False
+        self.pending = None
+        self.resync(reason)
+        return True
+
+    def _place(self) -> Place | None:
+        """Return the place to tell now; None if it is within what should be seen whole."""
+        channel, places = self._channel, self._owner.parts.places
+        owed = channel.owed
+        if isinstance(owed, StreamPosition) and places.last_dispatched() + 1 < owed.insert_lsn:
+            # What it is owed before that can not be said by a place.
+            return None
+        place = channel.lag or places.finished_place(self._lane)
+        is_whole = place.sequence == END_OF_TRANSACTION
+        return place if is_whole or self._unmarked >= limits.POSITION_INSIDE_CHANGES else None
+
+    def _send_resync(self, reason: str, place: Place) -> None:
+        self._owner.parts.counters.resyncs[reason] += 1
+        self.pending = None
+        self._resynced_s = self._owner.parts.clock.monotonic_s()
+        self._send(place, status="error", message="resync", reason=reason)
+
+    def _send(self, place: Place, *, status: str, message: str, **details: str) -> None:
+        parts = self._owner.parts
+        is_whole = place.sequence == END_OF_TRANSACTION
+        parts.continuity.note_received(parts.progress.passed)
+        position = Position(
+            parts.continuity.epoch,
+            place.commit_lsn,
+            SEQUENCE_END if is_whole else place.sequence,
+            self.subscription,
+            self._rights(),
+        )
+        details["position"] = parts.continuity.codec.encode(position)
+        self._unmarked = 0
+        self.told_s = parts.clock.monotonic_s()
+        self._channel.outlet.send_system(status=status, message=message, details=details)
