@@ -1,35 +1,11 @@
 """Who follows a table is told when the slot was moved on while its reader was away (P1)."""
 
-import asyncio
-import contextlib
-
-import psycopg
 import pytest
 
 from fixtures.raw_client import subscribed, write_until
-from fixtures.server_process import slot_of
-from heliograph.postgres.replication_connection import lock_key
+from fixtures.without_reader import without_reader
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
-
-END_STREAM = (
-    "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = %s"
-)
-
-
-@contextlib.asynccontextmanager
-async def without_reader(server, sql):
-    """End the server's stream, and keep its reader out until the block ends."""
-    slot = slot_of(server.database_url)
-    connecting = psycopg.AsyncConnection.connect(server.database_url, autocommit=True)
-    async with await connecting as holder:
-        taking = asyncio.create_task(
-            holder.execute("select pg_advisory_lock(%s, %s)", lock_key(slot))
-        )
-        while not taking.done():
-            await sql.execute(END_STREAM, (slot,))
-            await asyncio.wait((taking,), timeout=0.05)
-        yield slot
 
 
 async def test_a_slot_that_somebody_moved_on_is_told(any_server):
