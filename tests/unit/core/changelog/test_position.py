@@ -57,3 +57,8 @@ def test_another_servers_position_is_not_read():
 def test_a_fingerprint_stands_for_its_text_whatever_that_holds():
     assert make_fingerprint("a") == make_fingerprint("a") != make_fingerprint("b")
     assert 0 <= make_fingerprint("\ud800") < 2**64
+
+
+def test_a_text_that_is_no_base64_is_not_read():
+    with pytest.raises(RemoteProtocolError):
+        CODEC.decode("!" * 64)

@@ -126,3 +126,11 @@ def test_the_ring_gives_what_a_list_of_the_newest_would(tables, most):
     for wanted in ({1}, {2, 3}):
         found, _ = ring.after(ring.floor, wanted, 1_000)
         assert lsns(found) == [lsn for lsn, oids in model if oids & wanted]
+
+
+def test_progress_moves_the_newest_position_and_never_back():
+    ring = Ring(Lsn(5))
+    ring.pass_to(Lsn(20))
+    assert (ring.newest, ring.covers(Lsn(19)), ring.covers(Lsn(20))) == (19, True, False)
+    ring.pass_to(Lsn(10))
+    assert ring.newest == 19
