@@ -200,7 +200,7 @@ def _assemble(
             rules=options.serving,
         )
     )
-    marks = _marks(options, foundation, dispatcher)
+    marks = _marks(options, foundation, dispatcher, supervisor)
     teller = RightsTeller(dispatcher, foundation.dependencies, marks)
     foundation.rights.on_changed = teller.parts_changed
     foundation.dependencies.on_new_reads = teller.tables_changed
@@ -249,7 +249,10 @@ def _assemble(
 
 
 def _marks(
-    options: DeliveryOptions, foundation: _Foundation, dispatcher: Dispatcher
+    options: DeliveryOptions,
+    foundation: _Foundation,
+    dispatcher: Dispatcher,
+    supervisor: Supervisor,
 ) -> PositionMarks:
     return PositionMarks(
         MarkParts(
@@ -259,6 +262,7 @@ def _marks(
             places=dispatcher,
             clock=options.clock,
             counters=dispatcher.counters,
+            supervisor=supervisor,
         )
     )
 

@@ -20,11 +20,18 @@ from heliograph.core.changelog.position import SEQUENCE_END, Fingerprint, Positi
 from heliograph.core.changelog.ring import Ring
 from heliograph.core.replication.lsn import Lsn
 from heliograph.ports.clock import Clock
-from heliograph.server.delivery.channel import END_OF_TRANSACTION, Marks, Place, SubscribedChannel
+from heliograph.server.delivery.channel import (
+    END_OF_TRANSACTION,
+    Marks,
+    Place,
+    SubscribedChannel,
+    close_failed,
+)
 from heliograph.server.delivery.continuity import Continuity
 from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.positions import StreamPosition
 from heliograph.server.delivery.progress import StreamProgress
+from heliograph.server.supervision import Supervisor
 
 if TYPE_CHECKING:
     from heliograph.server.delivery.lane import Lane
@@ -35,10 +42,6 @@ class Places(Protocol):
 
     def finished_place(self, lane: "Lane | None") -> Place:
         """Return the place up to which a lane has given its live channels everything."""
-        ...
-
-    def last_dispatched(self) -> Lsn:
-        """Return the position up to which everything was dispatched."""
         ...
 
 
@@ -53,6 +56,7 @@ class MarkParts:
         places: Where lanes are.
         clock: For intervals.
         counters: Totals to add to.
+        supervisor: Told of what nobody foresaw.
     """
 
     ring: Ring
@@ -61,6 +65,7 @@ class MarkParts:
     places: Places
     clock: Clock
     counters: DeliveryCounters
+    supervisor: Supervisor
 
 
 class PositionMarks:
@@ -97,8 +102,16 @@ class PositionMarks:
             return
         due, self._due = self._due, {}
         for marks in due:
-            if not marks.tell():
+            if not self._tell(marks):
                 self._late[marks] = None
+
+    def _tell(self, marks: "ChannelMarks") -> bool:
+        """Do `ChannelMarks.tell`; a bug in it ends that channel only."""
+        try:
+            return marks.tell()
+        except Exception as error:  # noqa: BLE001 - one channel's bug must not stop the others
+            self.parts.supervisor.note(error, name="mark", on_failure=marks.fail)
+            return True
 
     async def run(self) -> None:
         """Mark what could not be marked at once, and who is idle, until cancelled."""
@@ -110,12 +123,12 @@ class PositionMarks:
         """Do one round of `run`."""
         late, self._late = self._late, {}
         for marks in late:
-            if not marks.tell():
+            if not self._tell(marks):
                 self._late[marks] = None
         idle_since_s = self.parts.clock.monotonic_s() - limits.POSITION_IDLE_S
         for marks in tuple(self._channels):
             if marks.told_s <= idle_since_s:
-                marks.tell()
+                self._tell(marks)
 
 
 class ChannelMarks:
@@ -187,6 +200,10 @@ class ChannelMarks:
         """Learn that the channel has ended."""
         self._owner.discard(self)
 
+    def fail(self) -> None:
+        """Close the channel: a bug met its marks."""
+        close_failed((self._channel,))
+
     # --- what it is told ------------------------------------------------------------------------
 
     def tell(self) -> bool:
@@ -256,12 +273,12 @@ class ChannelMarks:
 
     def _place(self) -> Place | None:
         """Return the place to tell now; None if it is within what should be seen whole."""
-        channel, places = self._channel, self._owner.parts.places
-        owed = channel.owed
-        if isinstance(owed, StreamPosition) and places.last_dispatched() + 1 < owed.insert_lsn:
-            # What it is owed before that can not be said by a place.
+        channel, owed = self._channel, self._channel.owed
+        place = _whole(channel.lag or self._owner.parts.places.finished_place(self._lane))
+        if isinstance(owed, StreamPosition) and place.commit_lsn + 1 < owed.insert_lsn:
+            # What it is owed before that can not be said by a place, and its lane may not have come
+            # as far as the channel began.
             return None
-        place = channel.lag or places.finished_place(self._lane)
         is_whole = place.sequence == END_OF_TRANSACTION
         return place if is_whole or self._unmarked >= limits.POSITION_INSIDE_CHANGES else None
 
@@ -272,7 +289,7 @@ class ChannelMarks:
         self._send(place, status="error", message="resync", reason=reason)
 
     def _send(self, place: Place, *, status: str, message: str, **details: str) -> None:
-        parts = self._owner.parts
+        parts, place = self._owner.parts, _whole(place)
         is_whole = place.sequence == END_OF_TRANSACTION
         parts.continuity.note_received(parts.progress.passed)
         position = Position(
@@ -286,3 +303,10 @@ class ChannelMarks:
         self._unmarked = 0
         self.told_s = parts.clock.monotonic_s()
         self._channel.outlet.send_system(status=status, message=message, details=details)
+
+
+def _whole(place: Place) -> Place:
+    """Say of a place before a transaction's first change that it is behind the one before."""
+    if place.sequence >= 0:
+        return place
+    return Place(Lsn(place.commit_lsn - 1), END_OF_TRANSACTION)
