@@ -21,6 +21,7 @@ from heliograph.core.tokens.minting import mint_legacy_key
 from heliograph.limits import OPEN_FILES_RESERVED
 from heliograph.postgres.migrate import migrate
 from heliograph.postgres.process_deadline import ProcessDeadline
+from heliograph.postgres.replication_connection import lock_key
 
 pytestmark = pytest.mark.postgres
 
@@ -197,9 +198,6 @@ def test_the_lag_grows_while_nobody_reads_and_goes_away_again(postgres_url, tmp_
     ):
         slot = environment(postgres_url)["HELIOGRAPH_SLOT"]
         sql.execute("create table t (id int primary key, filler text)")
-        (pid,) = sql.execute(
-            "select active_pid from pg_replication_slots where slot_name = %s", (slot,)
-        ).fetchone()
         sql.execute("insert into t select n, repeat('x', 500) from generate_series(1, 4000) n")
         ProcessDeadline(30).require(
             lambda: served.metrics()["heliograph_transactions_total"] > 0, "a transaction"
@@ -207,15 +205,24 @@ def test_the_lag_grows_while_nobody_reads_and_goes_away_again(postgres_url, tmp_
         ProcessDeadline(30).require(
             lambda: served.metrics()["heliograph_replication_lag_seconds"] == 0, "no lag"
         )
-        os.kill(pid, signal.SIGSTOP)
-        try:
+        # Stopping the walsender would be simpler, but it may hold what the INSERT waits for.
+        with psycopg.connect(postgres_url, autocommit=True) as holder:
+
+            def is_kept_out():
+                sql.execute(
+                    "select pg_terminate_backend(active_pid) from pg_replication_slots"
+                    " where slot_name = %s",
+                    (slot,),
+                )
+                lock = holder.execute("select pg_try_advisory_lock(%s, %s)", lock_key(slot))
+                return lock.fetchone()[0]
+
+            ProcessDeadline(30).require(is_kept_out, "the reader to be kept out")
             sql.execute(
                 "insert into t select n, repeat('x', 500) from generate_series(5000, 9000) n"
             )
             for name in ("heliograph_replication_lag_bytes", "heliograph_replication_lag_seconds"):
                 ProcessDeadline(30).require(lambda n=name: served.metrics()[n] > 0, name)
-        finally:
-            os.kill(pid, signal.SIGCONT)
         ProcessDeadline(30).require(
             lambda: served.metrics()["heliograph_replication_lag_seconds"] == 0, "no lag again"
         )
