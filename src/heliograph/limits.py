@@ -146,6 +146,9 @@ SLOT_TRAIL_WAL_SHARE_MAX: Final = 0.25
 #: it at once, so only a crash of the whole machine can lose as much.
 CONTINUITY_SYNC_INTERVAL_S: Final = 1.0
 
+#: Bytes of the file that says what judging each table reads; a longer one is not believed.
+READS_FILE_BYTES_MAX: Final = 16 * 1024 * 1024
+
 #: Transactions, and bytes of them, that may wait while one before them is prepared; above that the
 #: reader pauses. A judgement waits for the stream, so that a pause longer than a few seconds makes
 #: `resync` of what is judged meanwhile; larger: more memory.

@@ -17,6 +17,7 @@ from heliograph.core.replication.lsn import ZERO_LSN
 from heliograph.errors import ConfigurationError, StorageError
 from heliograph.ports.change_source import ChangeSource, SourceState
 from heliograph.ports.continuity_store import ContinuityStore
+from heliograph.ports.reads_store import ReadsStore
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.bootstrap import PreparedDatabase, prepare_database
 from heliograph.postgres.dependency_publication import DEPENDENCY_PUBLICATION
@@ -37,6 +38,7 @@ from heliograph.server.metrics import Metrics
 from heliograph.server.open_files import fit_connections
 from heliograph.server.origins import OriginPolicy
 from heliograph.server.outbound import OutboundLimits
+from heliograph.server.reads_file import ReadsFile, ReadsInMemory
 from heliograph.server.system_clock import SystemClock
 from heliograph.server.uvicorn_server import BoundAddress, ListenSettings, StopRequest, serve
 
@@ -114,8 +116,8 @@ async def running_parts(settings: Settings, options: PartsOptions) -> AsyncGener
         await judge.open()
         stack.push_async_callback(judge.close)
         source = _make_source(settings, options, prepared, clock)
-        store = _open_store(settings, options)
-        foundation = _Foundation(admin, judge, source, clock, metrics, store)
+        stores = _open_stores(settings, options)
+        foundation = _Foundation(admin, judge, source, clock, metrics, *stores)
         delivery_options = _delivery_options(settings, prepared, foundation)
         delivery = await stack.enter_async_context(run_delivery(delivery_options))
         register_delivery(metrics, delivery, ring=delivery_options.ring, clock=clock)
@@ -140,6 +142,7 @@ class _Foundation:
     clock: SystemClock
     metrics: Metrics
     store: ContinuityStore
+    reads: ReadsStore
 
 
 def _delivery_options(
@@ -161,18 +164,19 @@ def _delivery_options(
         serving=ServingRules(frozenset(settings.allow_without_rls)),
         metrics=foundation.metrics,
         store=foundation.store,
+        reads=foundation.reads,
     )
 
 
-def _open_store(settings: Settings, options: PartsOptions) -> ContinuityStore:
-    """Return where is kept how far the stream was read.
+def _open_stores(settings: Settings, options: PartsOptions) -> tuple[ContinuityStore, ReadsStore]:
+    """Return where is kept how far the stream was read, and what judging reads.
 
     Raises:
         ConfigurationError: If the folder that was asked for can not be written to.
     """
     folder = Path(settings.state_dir or options.state_dir)
     try:
-        return ContinuityFile(folder, settings.slot)
+        return ContinuityFile(folder, settings.slot), ReadsFile(folder, settings.slot)
     except StorageError as error:
         if settings.state_dir is not None:
             message = f"HELIOGRAPH_STATE_DIR: {error}"
@@ -182,7 +186,7 @@ def _open_store(settings: Settings, options: PartsOptions) -> ContinuityStore:
             reason=str(error),
             remedy="set HELIOGRAPH_STATE_DIR: without it every client loads anew after a restart",
         )
-        return ContinuityInMemory()
+        return ContinuityInMemory(), ReadsInMemory()
 
 
 def _server_parts(

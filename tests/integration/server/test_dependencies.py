@@ -1,4 +1,4 @@
-"""What policies seem to read is guessed from the catalog once, and again after a change."""
+"""What policies read: guessed from the catalog, again after a change, and kept for a restart."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,12 @@ import pytest
 import pytest_asyncio
 
 from heliograph.postgres.admin import AdminDatabase
-from heliograph.postgres.dependency_publication import follow_dependency
+from heliograph.postgres.dependency_publication import DEPENDENCY_PUBLICATION, follow_dependency
 from heliograph.postgres.migrate import migrate
 from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.rights_log import RightsLog
 from heliograph.server.delivery.rights_watch import RightsWatch
+from heliograph.server.reads_file import ReadsFile, ReadsInMemory
 
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
 
@@ -25,6 +26,8 @@ create function may_see() returns bool language sql stable
 alter table notes enable row level security;
 create policy p on notes using (may_see());
 """
+
+PUBLICATIONS = ("supabase_realtime", DEPENDENCY_PUBLICATION)
 
 CHANGES = [
     """create or replace function may_see() returns bool language sql stable
@@ -44,7 +47,7 @@ class CountingDatabase(AdminDatabase):
 
 
 @contextlib.asynccontextmanager
-async def following(url):
+async def following(url, store=None):
     admin = CountingDatabase(url)
     await admin.open()
 
@@ -55,7 +58,7 @@ async def following(url):
     log = RightsLog()
     rights = RightsWatch(admin.rights_state, reads_definitions=False)
     try:
-        yield admin, log, Dependencies(admin, log, rights, follow)
+        yield admin, log, Dependencies(admin, log, rights, follow, store or ReadsInMemory())
     finally:
         await admin.close()
 
@@ -91,6 +94,40 @@ async def test_what_a_changed_definition_reads_is_followed(database, change):
         dependencies.definitions_changed()
         await dependencies.prepare(oids["notes"])
         assert log.follows(oids["owners"])
+
+
+async def test_what_judging_was_found_to_read_is_known_after_a_restart(database, tmp_path):
+    url, oids, _ = database
+    notes, members, owners = (oids[name] for name in ("notes", "members", "owners"))
+    store = ReadsFile(tmp_path, "slot")
+    async with following(url, store) as (_, log, dependencies):
+        await dependencies.learn({members, owners})
+        dependencies.note_reads({notes, owners}, frozenset({members, owners}))
+        assert log.follows(members)
+    async with following(url, store) as (_, _, dependencies):
+        await dependencies.start(PUBLICATIONS)
+        assert dependencies.reads(notes) == {members, owners}
+        assert dependencies.readers(members) == {notes, owners}
+        # A definition changed: it may be read no more.
+        dependencies.forget_kept({notes})
+    async with following(url, store) as (_, _, dependencies):
+        await dependencies.start(PUBLICATIONS)
+        assert (dependencies.reads(notes), dependencies.reads(owners)) == ((), {members, owners})
+        dependencies.forget_kept()
+    assert store.load() == {}
+
+
+async def test_a_table_that_was_dropped_meanwhile_is_not_waited_for(database, tmp_path):
+    url, oids, connection = database
+    store = ReadsFile(tmp_path, "slot")
+    async with following(url, store) as (_, _, dependencies):
+        await dependencies.learn({oids["owners"]})
+        dependencies.note_reads({oids["notes"]}, frozenset({oids["owners"]}))
+    await connection.execute("drop table owners cascade")
+    async with following(url, store) as (_, _, dependencies):
+        await dependencies.start(PUBLICATIONS)
+        assert not dependencies.reads(oids["notes"])
+        assert not dependencies.unfollowed
 
 
 async def test_a_change_while_the_policies_are_looked_through_is_not_missed(database):

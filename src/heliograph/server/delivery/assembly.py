@@ -11,6 +11,7 @@ from heliograph.core.changelog.trail import SlotTrail, TrailBounds
 from heliograph.ports.change_source import ChangeSource
 from heliograph.ports.clock import Clock
 from heliograph.ports.continuity_store import ContinuityStore
+from heliograph.ports.reads_store import ReadsStore
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.catalog import Catalog
 from heliograph.postgres.dependency_publication import (
@@ -59,6 +60,7 @@ class DeliveryOptions:
         serving: Which tables are served.
         metrics: For the histograms.
         store: Outlives the process, so that positions do.
+        reads: The same for what judging was found to read.
     """
 
     admin: AdminDatabase
@@ -72,6 +74,7 @@ class DeliveryOptions:
     serving: ServingRules
     metrics: Metrics
     store: ContinuityStore
+    reads: ReadsStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,7 @@ async def _found(options: DeliveryOptions) -> _Foundation:
 
     rights_log = RightsLog()
     rights = RightsWatch(admin.rights_state, reads_definitions=options.message_secret is None)
-    dependencies = Dependencies(admin, rights_log, rights, follow)
+    dependencies = Dependencies(admin, rights_log, rights, follow, options.reads)
     await dependencies.start((options.publication, DEPENDENCY_PUBLICATION))
     progress = StreamProgress(request=options.source.request_progress, nudge=admin.nudge)
     registry = TableRegistry(admin, Catalog(options.publication), rights)

@@ -5,6 +5,10 @@ of those tables must be visible in the stream. They are added to a publication o
 no client can subscribe to. A judgement that reads a table which was not followed yet can not be
 trusted for what committed before: that becomes ``resync``, once per table.
 
+What was read is kept for the next start, or else every client would be told then that its rights
+rest on other tables than before. A changed definition takes it out of what is kept, so that what
+is not read any more is forgotten some day.
+
 A table that can not be followed (without a key, unlogged, of another owner) changes unseen. What
 was judged by it soon after its commit is shown all the same; older changes become ``resync``, so
 that no grant reveals what was committed longer before than UNFOLLOWED_JUDGEMENT_AGE_S_MAX.
@@ -20,6 +24,7 @@ import structlog
 from heliograph import limits
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.errors import UnavailableError
+from heliograph.ports.reads_store import ReadsStore
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.dependency_publication import FollowResult
 from heliograph.server.delivery.rights_log import RightsLog
@@ -38,9 +43,17 @@ class Dependencies:
     """What is followed and what can not be; belongs to the event loop."""
 
     def __init__(
-        self, admin: AdminDatabase, log: RightsLog, rights: RightsWatch, follow: Follow
+        self,
+        admin: AdminDatabase,
+        log: RightsLog,
+        rights: RightsWatch,
+        follow: Follow,
+        store: ReadsStore,
     ) -> None:
-        """Start with nothing known; `start` reads what the publications hold."""
+        """Start with nothing known; `start` reads what the publications hold and what was kept."""
+        self._store = store
+        #: By table: what judging was seen to read since its definition last changed.
+        self._kept: dict[int, set[int]] = {}
         self._admin = admin
         self._log = log
         self._rights = rights
@@ -68,9 +81,15 @@ class Dependencies:
         self.version = 0
 
     async def start(self, publications: Collection[str]) -> None:
-        """Learn which tables the stream carries from its beginning."""
-        for oid in await self._admin.followed_tables(publications):
+        """Learn which tables the stream carries from its beginning, and what was read before."""
+        followed = await self._admin.followed_tables(publications)
+        for oid in followed:
             self._log.follow(oid, ZERO_LSN)
+        # A table that was dropped meanwhile can not be followed, which would never end.
+        self._kept = {oid: reads & followed for oid, reads in self._store.load().items()}
+        await self._rights.watch({oid for reads in self._kept.values() for oid in reads})
+        for oid, reads in self._kept.items():
+            self._add_reads(oid, reads)
 
     async def prepare(self, table_oid: int) -> None:
         """Follow what the policies of a table seem to read, before anything is judged."""
@@ -98,6 +117,14 @@ class Dependencies:
         streams = self.stream_oids(relations_read)
         for oid in tables:
             self._add_reads(oid, streams)
+        self._keep(tables, streams)
+
+    def _keep(self, tables: Collection[int], streams: Collection[int]) -> None:
+        found = [oid for oid in tables if not self._kept.get(oid, set()).issuperset(streams)]
+        for oid in found:
+            self._kept.setdefault(oid, set()).update(streams)
+        if found:
+            self._store.save(self._kept)
 
     def _add_reads(self, table_oid: int, oids: Collection[int]) -> None:
         known = self._reads.get(table_oid)
@@ -111,6 +138,20 @@ class Dependencies:
         if known is not None and self.on_new_reads is not None:
             # What changed in them until now was not seen to matter.
             self.on_new_reads((table_oid,))
+
+    def forget_kept(self, tables: Collection[int] | None = None) -> None:
+        """Keep nothing for the next start that may not be read any more.
+
+        Args:
+            tables: What a change of definitions names, if it can not concern anything else.
+        """
+        if self._kept:
+            self._kept = {
+                oid: reads
+                for oid, reads in self._kept.items()
+                if tables is not None and oid not in tables and reads.isdisjoint(tables)
+            }
+            self._store.save(self._kept)
 
     def definitions_changed(self) -> None:
         """Have every relation and policy looked up again: they may be part of the change.

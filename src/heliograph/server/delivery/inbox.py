@@ -92,6 +92,8 @@ class ChangeInbox:
         self._room = asyncio.Event()
         self._room.set()
         self._kept_up_to = ZERO_LSN
+        #: What commits before it an earlier process may have received.
+        self._news_begin = ZERO_LSN
         self.identity: SourceIdentity | None = None
         self.is_connected = False
         #: Seconds between the commit of the last transaction and its arrival here.
@@ -116,6 +118,7 @@ class ChangeInbox:
         self._ring.restart(floor)
         self._follow_slot(identity)
         self._dispatcher.start(floor, identity.wal_end)
+        self._news_begin = identity.wal_end
         self._kept_up_to = identity.start_lsn
 
     def _follow_slot(self, identity: SourceIdentity) -> None:
@@ -260,7 +263,8 @@ class ChangeInbox:
         if transaction.messages or transaction.messages_omitted:
             change = self._rights_messages.read(transaction)
         if change is not None:
-            self._preparation.definitions_changed()
+            is_new = commit_lsn >= self._news_begin
+            self._preparation.definitions_changed(change, is_new=is_new)
             self._rights_log.relations_changed(change.tables, commit_lsn)
             if self._preparation.may_change_rights(change):
                 self._rights_log.definitions_changed(commit_lsn, xid)

@@ -116,16 +116,23 @@ class Preparation:
         Since when it has held was a position of the stream before, which means nothing in another.
         """
         self._dependencies.definitions_changed()
+        self._dependencies.forget_kept()
         self._is_distrusted = True
         for entry in self._registry.entries().values():
             entry.valid_since = ZERO_LSN
 
-    def definitions_changed(self) -> None:
+    def definitions_changed(self, change: DefinitionChange, *, is_new: bool) -> None:
         """Have what policies read looked up again; called when a change arrives, not in its turn.
 
         A judgement that waits for the stream to pass it must find it looked up anew.
+
+        Args:
+            change: What arrived.
+            is_new: Whether it is no change that an earlier process may have received.
         """
         self._dependencies.definitions_changed()
+        if is_new:
+            self._dependencies.forget_kept(None if change.is_general else change.tables)
 
     def may_change_rights(self, change: DefinitionChange) -> bool:
         """Tell whether a changed definition may concern any judgement."""

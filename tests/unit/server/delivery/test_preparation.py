@@ -81,6 +81,9 @@ class Database:
     def definitions_changed(self):
         pass
 
+    def forget_kept(self, tables=None):
+        pass
+
 
 @pytest.fixture
 def database():
