@@ -57,7 +57,7 @@ class Client:
 
     def __init__(self, world, plan):
         self.plan = plan
-        self.keeper = Keeper(plan.view, world.ledger)
+        self.keeper = Keeper(plan.view, world.ledger, keeps_positions=plan.keeps_positions)
         self.socket = None
         self.is_away = False
         self.join_part = 1.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 import os
 import signal
 
@@ -50,7 +51,6 @@ class Faults:
         self._rights = rights
         self._clients = clients
         self._chance = world.chance_of("faults")
-        self.done = []
 
     async def run(self, pause_s):
         """Break something every now and then until the end.
@@ -68,12 +68,17 @@ class Faults:
         """Do one fault; maybe wait until every prompt client has followed what was committed."""
         if self._world.is_over.is_set():
             return
-        self.done.append(name)
         self._ledger.counts[f"fault {name}"] += 1
+        with (self._world.folder / "faults.log").open("a") as file:
+            file.write(
+                f"{dt.datetime.now(dt.UTC):%H:%M:%S.%f} {name} at {self._ledger.committed}\n"
+            )
         await getattr(self, f"_{name}")()
         if not waits:
             return
-        ended_s, number = now_s(), self._ledger.committed
+        ended_s = now_s()
+        await self._rights.number_with("select 1")
+        number = self._ledger.committed
         prompt = [client for client in self._clients if client.is_prompt]
 
         def behind():

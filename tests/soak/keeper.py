@@ -32,10 +32,12 @@ class Keeper:
         events: Changes applied so far.
     """
 
-    def __init__(self, view, ledger):
+    def __init__(self, view, ledger, *, keeps_positions=True):
         self._view = view
         self._ledger = ledger
+        self._keeps_positions = keeps_positions
         self._group = []
+        self._waits_for_load = False
         self.rows = {part.table: {} for part in view.parts}
         self.base = -1
         self.seen = None
@@ -53,6 +55,7 @@ class Keeper:
         self.base = self.applied = number
         self.seen = None
         self._group = []
+        self._waits_for_load = False
 
     def cut(self):
         """Forget a transaction that was begun: for who keeps no positions."""
@@ -80,6 +83,11 @@ class Keeper:
             raise LawBrokenError("lost", f"commits {expected} to {number - 1}: {number} came")
         self.seen = number
         if number <= self.base:
+            return
+        if not self._keeps_positions and number in self._ledger.truncations:
+            # What was inserted with it is told before that it must load.
+            self._waits_for_load = any(part.table == "things" for part in self._view.parts)
+        if self._waits_for_load:
             return
         try:
             self._apply(group, number)

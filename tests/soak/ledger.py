@@ -28,7 +28,7 @@ class Cause:
 
     Attributes:
         kind: One of the names in `EXPLAINED_BY`.
-        number: The highest commit that was known when it began.
+        number: The highest commit that was known when it was over, so far.
         ended_s: When it was over; None while it goes on.
     """
 
@@ -61,6 +61,9 @@ EXPLAINED_BY = {
     "position_expired": {"read_slowly"},
 }
 
+#: Commits by which it may be: what follows from a change of rights is found out in steps.
+SLACK_COMMITS = 50
+
 #: Seconds by which a cause may be older than the last position of the client that is told.
 SLACK_S = 5.0
 
@@ -78,6 +81,7 @@ class Ledger:
         rows: Row changes committed.
         counts: Everything that is counted, by name.
         broken: What was wrong, as text, by client.
+        truncations: Numbers of the commits that emptied a table.
         recoveries_s: Seconds from the end of a fault until every prompt client had followed.
     """
 
@@ -88,6 +92,7 @@ class Ledger:
     broken: list = field(default_factory=list)
     recoveries_s: dict = field(default_factory=lambda: defaultdict(list))
     causes: list = field(default_factory=list)
+    truncations: set = field(default_factory=set)
     _rights: list = field(default_factory=lambda: [(0, frozenset(), "members")])
 
     # --- rights -----------------------------------------------------------------------------------
@@ -136,6 +141,7 @@ class Ledger:
             yield
         finally:
             cause.ended_s = time.monotonic()
+            cause.number = self.committed
 
     def is_explained(self, reason, *, seen, heard_s, user):
         """Tell whether something was done that explains a ``resync``.
@@ -161,7 +167,9 @@ class Ledger:
 
     def _is_caused_by(self, kinds, seen, since_s):
         return any(
-            cause.number >= seen or cause.ended_s is None or cause.ended_s >= since_s
+            cause.number + SLACK_COMMITS >= seen
+            or cause.ended_s is None
+            or cause.ended_s >= since_s
             for cause in self.causes
             if cause.kind in kinds
         )

@@ -39,8 +39,8 @@ class Scale:
 
     seed: int
     duration_s: float
-    rows_per_s: float = 750.0
-    cuts_per_s: float = 6.5
+    rows_per_s: float = 900.0
+    cuts_per_s: float = 7.5
     fault_pause_s: float = 3.0
     round_s: float = 45.0
     ring_transactions: int = 3_000
@@ -187,7 +187,7 @@ async def _disturb(world, group, clients, rights):
             group.create_task(stay_away(world, client))
 
 
-async def _report(world, report, report_s=5.0):
+async def _report(world, report, report_s=60.0):
     while not await world.over_within(report_s):
         report()
 

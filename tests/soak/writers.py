@@ -212,6 +212,8 @@ class RightsWriter:
                     async with sql.transaction():
                         await sql.execute(statements)
                         number = await take_number(sql, 0, self.NUMBER, None)
+                        if statements.startswith("truncate"):
+                            self._ledger.truncations.add(number)
                     self._ledger.committed = max(self._ledger.committed, number)
                     return
 
