@@ -62,7 +62,7 @@ class Faults:
         while not await self._world.over_within(self._chance.expovariate(1 / pause_s)):
             (name,) = self._chance.choices(names, weights)
             async with self._world.gate.passing():
-                await self.break_by(name, waits=self._chance.random() < 0.75)
+                await self.break_by(name, waits=self._chance.random() < 0.6)
 
     async def break_by(self, name, *, waits=True):
         """Do one fault; maybe wait until every prompt client has followed what was committed."""

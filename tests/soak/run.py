@@ -20,6 +20,7 @@ SETTINGS = {"deadlock_timeout": "100ms"}
 
 NOTES, TASKS, THINGS = Shown("notes"), Shown("tasks"), Shown("things")
 ALL = (NOTES, TASKS, THINGS)
+MANY = Shown("notes", "org", tuple(range(10)))
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def plans():
     """Return the raw clients: roles, users, filters, tables, habits."""
     found = [
         Plan("everything", View(None, ALL)),
-        Plan("everything-slow", View(None, ALL), is_slow=True),
-        Plan("everything-stock", View(None, ALL), keeps_positions=False),
+        Plan("much-slow", View(None, (MANY, TASKS)), is_slow=True),
+        Plan("much-stock", View(None, (MANY, THINGS)), keeps_positions=False),
     ]
     for number, user in enumerate(USERS):
         name = f"user{number}"

@@ -20,7 +20,7 @@ TAKE_NUMBER = (
 
 #: Commits by which the clients may be behind before the writers wait for them: a busy machine makes
 #: the run smaller, not the clients late beyond the ring.
-BEHIND_MAX = 500
+BEHIND_MAX = 200
 
 #: One of these ends a transaction that others met; it is rolled back and counted.
 MET = (psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation)
