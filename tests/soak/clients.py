@@ -114,7 +114,8 @@ class Client:
                     return
                 self.socket.send(json.dumps([None, "h", "phoenix", "heartbeat", {}]))
         finally:
-            self.socket.abort()
+            if not self.socket.is_frozen:
+                self.socket.abort()
             self.socket = None
 
     def _join(self):
@@ -281,6 +282,9 @@ class Cutter:
         elif chance.random() < 0.6:
             socket.cut_after(round(10 ** chance.uniform(0.5, 4.7)))
             counts["cuts after some bytes"] += 1
+        elif chance.random() < 0.2:
+            socket.freeze()
+            counts["cuts of which the server learns nothing"] += 1
         else:
             socket.abort()
             counts["cuts at some moment"] += 1

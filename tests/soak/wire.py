@@ -7,6 +7,9 @@ import socket
 
 _TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
 
+#: Seconds after which a connection that was left alone is ended.
+FROZEN_S = 20.0
+
 
 class CutSocket(asyncio.Protocol):
     """Hands texts to a function as they come.
@@ -15,7 +18,7 @@ class CutSocket(asyncio.Protocol):
         opened: Done when the handshake is answered.
         closed: Done when the connection has ended.
         budget: Bytes that may still be received; None for no bound.
-        size_bytes: Bytes received.
+        is_frozen: Whether it was left alone, still open.
     """
 
     def __init__(self, receive):
@@ -25,14 +28,13 @@ class CutSocket(asyncio.Protocol):
         self.opened = loop.create_future()
         self.closed = loop.create_future()
         self.budget = None
-        self.size_bytes = 0
+        self.is_frozen = False
         self.transport = None
 
     def connection_made(self, transport):
         self.transport = transport
 
     def data_received(self, data):
-        self.size_bytes += len(data)
         is_cut = self.budget is not None and len(data) >= self.budget
         if is_cut:
             data = data[: self.budget]
@@ -56,6 +58,18 @@ class CutSocket(asyncio.Protocol):
         """End the connection at once."""
         self._receive = lambda _: None
         self.transport.abort()
+
+    def freeze(self):
+        """Read no more and say nothing, as behind a network that drops everything.
+
+        For this side it is over; the server finds out when nobody takes what it sends.
+        """
+        self._receive = lambda _: None
+        self.is_frozen = True
+        self.transport.pause_reading()
+        asyncio.get_running_loop().call_later(FROZEN_S, self.transport.abort)
+        if not self.closed.done():
+            self.closed.set_result(None)
 
     def cut_after(self, size_bytes):
         """End it when so many bytes more have come."""

@@ -53,6 +53,7 @@ class Writer:
         self._number = number
         self._pace = pace
         self._chance = world.chance_of(f"writer {number}")
+        self._last = None
 
     async def run(self):
         """Write until the end, whatever breaks."""
@@ -99,6 +100,8 @@ class Writer:
 
     async def _statement(self, sql, began):
         chance = self._chance
+        if chance.random() < 0.7:
+            self._last = None
         if chance.random() < 0.05:
             # What is rolled back to a savepoint was never written.
             async with sql.transaction(force_rollback=True):
@@ -107,18 +110,24 @@ class Writer:
 
     async def _change(self, sql, began):
         chance = self._chance
-        table = chance.choices(("notes", "tasks", "things"), (7, 2, 1))[0]
-        space = SPACES[table]
-        size = chance.choice(LARGE if chance.random() < 0.004 else SIZES)
-        size = min(size, space // 2 if table != "things" else 20)
-        first = chance.randrange(space - size + 1)
-        kind = chance.choices(("insert", "update", "delete"), (3, 5, 2))[0]
+        table, first, size = self._last = self._last or self._place()
+        kinds = ("insert", "update", "delete", "move")
+        kind = chance.choices(kinds, (30, 50, 20, 3 if table == "notes" else 0))[0]
         body = f"{table} of {began} by {self._number} "
         if chance.random() < 0.03 and size < 50:
             body += chance.randbytes(2_500).hex()
         statement, values = getattr(self, f"_{kind}")(table, began, body)
         done = await sql.execute(statement, (*values, first, first + size - 1))
         return done.rowcount
+
+    def _place(self):
+        """Draw where a statement writes; the next one of its transaction may write there, too."""
+        chance = self._chance
+        table = chance.choices(("notes", "tasks", "things"), (7, 2, 1))[0]
+        space = SPACES[table]
+        size = chance.choice(LARGE if chance.random() < 0.004 else SIZES)
+        size = min(size, space // 2 if table != "things" else 20)
+        return table, chance.randrange(space - size + 1), size
 
     def _insert(self, table, began, body):
         columns, values = self._row(table)
@@ -154,8 +163,18 @@ class Writer:
         )
         return statement, (began, body)
 
+    def _move(self, table, began, body):
+        """Give rows other keys, and those that have such keys their first ones."""
+        moved = SPACES[table]
+        keys = f"case when id < {moved} then id + {moved} else id - {moved} end"
+        statement = (
+            f"update {table} set v = v + 1, began = %s, id = {keys}"
+            f" where id %% {moved} between %s and %s"
+        )
+        return statement, (began,)
+
     def _delete(self, table, began, body):
-        return f"delete from {table} where id between %s and %s", ()
+        return f"delete from {table} where id %% {SPACES[table]} between %s and %s", ()
 
 
 async def take_number(sql, began, writer, changed):
