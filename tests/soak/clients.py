@@ -189,14 +189,14 @@ class Client:
         self.socket.abort()
 
     def _resync(self, reason, said):
-        self.journal.append(("resync", reason, self.keeper.followed))
+        self.journal.append(("resync", reason, self.keeper.streamed, self.keeper.followed))
         self._ledger.counts[f"resync {reason}"] += 1
         keeper = self.keeper
         has_begun = keeper.base >= 0
         if has_begun and not self._ledger.is_explained(
-            reason, seen=keeper.followed, heard_s=self._heard_s, user=self.plan.view.user
+            reason, seen=keeper.streamed, heard_s=self._heard_s, user=self.plan.view.user
         ):
-            text = f"resync {reason} at commit {keeper.followed}"
+            text = f"resync {reason} at commit {keeper.streamed}"
             self._ledger.break_law(self.plan.name, LawBrokenError("unexplained", text))
             self._write_journal()
         self._waiting = deque([said["position"]] if "position" in said else [])

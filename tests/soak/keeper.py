@@ -28,6 +28,8 @@ class Keeper:
         rows: By table and id.
         base: Number of the last commit that the last load contained; -1 before the first.
         seen: Number of the last transaction told since then; None if none was.
+        streamed: Number of the last transaction told at all: how far its stream is at least. What it
+            has loaded may be far ahead of that.
         applied: Everything up to this number is in the rows.
         events: Changes applied so far.
     """
@@ -41,6 +43,7 @@ class Keeper:
         self.rows = {part.table: {} for part in view.parts}
         self.base = -1
         self.seen = None
+        self.streamed = -1
         self.applied = -1
         self.events = 0
 
@@ -52,6 +55,8 @@ class Keeper:
     def loaded(self, rows, number):
         """Take what a SELECT showed at a commit instead of everything before."""
         self.rows = rows
+        if self.streamed < 0:
+            self.streamed = number
         self.base = self.applied = number
         self.seen = None
         self._group = []
@@ -81,7 +86,7 @@ class Keeper:
         expected = self.base + 1 if self.seen is None else self.seen + 1
         if number > expected:
             raise LawBrokenError("lost", f"commits {expected} to {number - 1}: {number} came")
-        self.seen = number
+        self.seen = self.streamed = number
         if number <= self.base:
             return
         if not self._keeps_positions and number in self._ledger.truncations:

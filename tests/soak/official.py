@@ -165,7 +165,7 @@ class OfficialClient:
             self._loads -= 1
 
     def _check_reason(self, reason):
-        seen = self.keeper.followed
+        seen = self.keeper.streamed
         if not self._ledger.is_explained(
             reason, seen=seen, heard_s=self._heard[1], user=self.plan.view.user
         ):
