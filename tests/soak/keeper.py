@@ -28,8 +28,8 @@ class Keeper:
         rows: By table and id.
         base: Number of the last commit that the last load contained; -1 before the first.
         seen: Number of the last transaction told since then; None if none was.
-        streamed: Number of the last transaction told at all: how far its stream is at least. What it
-            has loaded may be far ahead of that.
+        streamed: Number of the last transaction told at all: how far the stream is at least. What
+            was loaded may be far ahead of that.
         applied: Everything up to this number is in the rows.
         events: Changes applied so far.
     """

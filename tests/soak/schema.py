@@ -33,11 +33,12 @@ SCHEMA = f"""
 create table counter (n bigint not null);
 insert into counter values (0);
 create sequence began;
+create sequence versions;
 create table commits (n bigint primary key, began bigint, writer int, changed int);
 create table members (owner uuid, org int, primary key (owner, org));
-create table notes (id int primary key, org int, v int, began bigint, body text, secret text);
-create table tasks (id int primary key, owner uuid, v int, began bigint, body text);
-create table things (id int primary key, shelf int, v int, began bigint, body text);
+create table notes (id int primary key, org int, v bigint, began bigint, body text, secret text);
+create table tasks (id int primary key, owner uuid, v bigint, began bigint, body text);
+create table things (id int primary key, shelf int, v bigint, began bigint, body text);
 alter table things alter body set storage external;
 alter table notes alter body set storage external;
 alter table notes replica identity full;

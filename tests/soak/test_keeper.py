@@ -136,6 +136,15 @@ def test_a_load_may_be_newer_than_the_position_but_never_older():
     assert broken_by(keeper, commit(7)) == "lost"
 
 
+def test_a_load_says_nothing_of_how_far_the_stream_is():
+    keeper = keeper_of()
+    tell(keeper, commit(1))
+    keeper.loaded({"notes": {}, "tasks": {}, "things": {}}, 9)
+    assert (keeper.streamed, keeper.followed) == (1, 9)
+    tell(keeper, commit(2))
+    assert (keeper.streamed, keeper.followed) == (2, 2)
+
+
 def test_what_was_told_before_a_load_is_not_told_twice_behind_it():
     keeper = keeper_of()
     keeper.loaded({"notes": {}, "tasks": {}, "things": {}}, 3)

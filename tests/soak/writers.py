@@ -13,6 +13,9 @@ from soak.world import now_s
 #: Ids that rows may have; between a third and two thirds of them exist.
 SPACES = {"notes": 4_000, "tasks": 2_000, "things": 600}
 
+#: What is written later to a key has a greater version, also where it was deleted in between.
+NEW_VERSION = "nextval('versions')"
+
 TAKE_NUMBER = (
     "with taken as (update counter set n = n + 1 returning n)"
     " insert into commits select n, %s, %s, %s from taken returning n"
@@ -133,7 +136,8 @@ class Writer:
         columns, values = self._row(table)
         statement = (
             f"insert into {table} (id, v, began, body{columns})"
-            f" select g, 0, %s, %s || g{values} from generate_series(%s::int, %s::int) g"
+            f" select g, {NEW_VERSION}, %s, %s || g{values}"
+            " from generate_series(%s::int, %s::int) g"
             " on conflict do nothing"
         )
         return statement, (began, body)
@@ -158,17 +162,15 @@ class Writer:
             more = f", owner = '{chance.choice(USERS)}'"
         keeps_body = chance.random() < 0.3
         text = "body = coalesce(body, %s)" if keeps_body else "body = %s || id"
-        statement = (
-            f"update {table} set v = v + 1, began = %s, {text}{more} where id between %s and %s"
-        )
-        return statement, (began, body)
+        values = f"v = {NEW_VERSION}, began = %s, {text}{more}"
+        return f"update {table} set {values} where id between %s and %s", (began, body)
 
     def _move(self, table, began, body):
         """Give rows other keys, and those that have such keys their first ones."""
         moved = SPACES[table]
         keys = f"case when id < {moved} then id + {moved} else id - {moved} end"
         statement = (
-            f"update {table} set v = v + 1, began = %s, id = {keys}"
+            f"update {table} set v = {NEW_VERSION}, began = %s, id = {keys}"
             f" where id %% {moved} between %s and %s"
         )
         return statement, (began,)
@@ -216,7 +218,8 @@ class RightsWriter:
     async def truncate(self):
         """Empty a table, and fill it again in the same transaction or not."""
         refill = (
-            "; insert into things select g, g % 10, 0, 0, 'new' from generate_series(0, 99) g"
+            f"; insert into things select g, g % 10, {NEW_VERSION}, 0, 'new'"
+            " from generate_series(0, 99) g"
             if self._chance.random() < 0.5
             else ""
         )
@@ -251,7 +254,7 @@ class RightsWriter:
                     row = await (await sql.execute("select nextval('began')")).fetchone()
                     began = row[0]
                     if self._chance.random() < 0.5:
-                        await sql.execute("update notes set v = v + 1 where id < 40")
+                        await sql.execute(f"update notes set v = {NEW_VERSION} where id < 40")
                     await sql.execute(statement)
                     number = await take_number(sql, began, self.NUMBER, None)
                     self._ledger.rights_from(number, members, policy)
