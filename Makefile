@@ -54,10 +54,12 @@ bench: $(STAMPS)/dev system  ## make bench NAME=fanout: run benchmarks/fanout.py
 	$(BIN)/python "benchmarks/$(NAME).py" $(ARGS)
 
 soak: $(STAMPS)/dev system interop  ## the tests that take hours, then the long run of 30 minutes
-ifndef SOAK_MINUTES
-	$(BIN)/python -m pytest -m soak
+ifdef SOAK_MINUTES
+	PYTHONPATH=tests $(BIN)/python -m soak --minutes "$(SOAK_MINUTES)" $(ARGS)
+else
+	$(BIN)/python -m pytest -m soak $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m soak --minutes 30
 endif
-	PYTHONPATH=tests $(BIN)/python -m soak --minutes "$(or $(SOAK_MINUTES),30)" $(ARGS)
 
 CLIENTS := $(addprefix tests/interop/test_,python_client.py supabase_js.py client_traps.py)
 CLIENTS += tests/integration/server/test_python_client.py

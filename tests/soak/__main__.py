@@ -28,6 +28,7 @@ def arguments():
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--rows", type=float, default=Scale.rows_per_s, help="row changes a second")
     parser.add_argument("--cuts", type=float, default=Scale.cuts_per_s, help="cuts a second")
+    parser.add_argument("--plain", action="store_true", help="the server is a plain owner")
     return parser.parse_args()
 
 
@@ -41,6 +42,7 @@ def main():
         duration_s=asked.minutes * 60,
         rows_per_s=asked.rows,
         cuts_per_s=asked.cuts,
+        is_plain=asked.plain,
     )
     folder = Path(tempfile.mkdtemp(prefix="heliograph-soak-"))
     print(f"seed {asked.seed}, {asked.minutes:g} minutes, logs in {folder}", flush=True)

@@ -43,6 +43,7 @@ class Plan:
         keeps_positions: Otherwise it loads anew after each join.
         is_slow: Whether it stops reading now and then.
         is_absent: Whether it stays away longer than the ring reaches now and then.
+        keeper: How it keeps its rows.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Plan:
     keeps_positions: bool = True
     is_slow: bool = False
     is_absent: bool = False
+    keeper: type[Keeper] = Keeper
 
 
 class Client:
@@ -57,7 +59,7 @@ class Client:
 
     def __init__(self, world, plan):
         self.plan = plan
-        self.keeper = Keeper(plan.view, world.ledger, keeps_positions=plan.keeps_positions)
+        self.keeper = plan.keeper(plan.view, world.ledger, keeps_positions=plan.keeps_positions)
         self.socket = None
         self.is_away = False
         self.join_part = 1.0

@@ -20,6 +20,9 @@ ENDED_JUDGES = (
 )
 
 
+#: Seconds within which a publication that is changed and changed back is looked at; with slack.
+UNNOTICED_S = 6.0
+
 #: How often each is drawn, relative to the others.
 WEIGHTS = {
     "membership": 10,
@@ -96,6 +99,7 @@ class Faults:
                 self._ledger.break_law(client.plan.name, error)
         else:
             self._ledger.recoveries_s[name].append(now_s() - ended_s)
+            self._ledger.everybody_followed()
 
     # --- rights and tables ------------------------------------------------------------------------
 
@@ -111,15 +115,18 @@ class Faults:
     async def _publication_without_table(self):
         with self._ledger.cause("publication"):
             await self._rights.number_with("alter publication supabase_realtime drop table things")
-            await self._world.over_within(self._chance.uniform(0, 3))
+            # Without event triggers a table must be away for longer than two seconds to be missed.
+            least_s = UNNOTICED_S if self._ledger.is_plain else 0
+            await self._world.over_within(least_s + self._chance.uniform(0, 3))
             await self._rights.number_with("alter publication supabase_realtime add table things")
 
     async def _publication_made_anew(self):
-        tables = "commits, notes, tasks, things"
+        name, tables = "supabase_realtime", "commits, notes, tasks, things"
+        owner = self._world.served_url.split("//")[1].split("@")[0]
         with self._ledger.cause("publication"):
             await self._world.execute(
-                "drop publication supabase_realtime;"
-                f" create publication supabase_realtime for table {tables}"
+                f"drop publication {name}; create publication {name} for table {tables};"
+                f" alter publication {name} owner to {owner}"
             )
 
     # --- connections ------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ class LawBrokenError(Exception):
 
 
 #: The kinds of broken laws; the summary names each, also those that were never broken.
-LAWS = ("lost", "duplicated", "reordered", "leaked", "silent_gap", "unexplained", "stuck")
+LAWS = ("lost", "duplicated", "reordered", "leaked", "silent_gap", "unexplained", "stuck", "ended")
 
 
 @dataclass
@@ -28,12 +28,14 @@ class Cause:
 
     Attributes:
         kind: One of the names in `EXPLAINED_BY`.
-        number: The highest commit that was known when it was over, so far.
-        ended_s: When it was over; None while it goes on.
+        number: The highest commit that was known when everybody had followed, so far.
+        is_done: Whether it was done.
+        ended_s: When everybody had followed; None before that.
     """
 
     kind: str
     number: int
+    is_done: bool = False
     ended_s: float | None = None
 
 
@@ -44,8 +46,9 @@ DEFINITIONS = {"policy", "truncated", "publication"}
 
 #: Which causes explain each reason. A reason that is not here is never explained.
 EXPLAINED_BY = {
-    # A table that leaves the publication and comes back is read again, its policies, too.
-    "rights_changed": RIGHTS | {"publication"},
+    # A table that leaves the publication and comes back is read again, its policies, too; with
+    # another history everything is.
+    "rights_changed": RIGHTS | {"publication"} | SLOT | {"slot_moved"},
     "truncated": {"truncated"},
     "publication_changed": {"publication"},
     "table_changed": {"publication"},
@@ -77,6 +80,8 @@ class Ledger:
     """The whole run's memory; one for all clients.
 
     Attributes:
+        is_plain: Whether the server is a plain owner: without event triggers, everybody is bound by
+            policies.
         committed: The highest number whose commit was answered.
         rows: Row changes committed.
         counts: Everything that is counted, by name.
@@ -86,6 +91,7 @@ class Ledger:
     """
 
     ring_transactions: int
+    is_plain: bool = False
     committed: int = 0
     rows: int = 0
     counts: Counter = field(default_factory=Counter)
@@ -140,8 +146,14 @@ class Ledger:
         try:
             yield
         finally:
-            cause.ended_s = time.monotonic()
-            cause.number = self.committed
+            cause.is_done = True
+
+    def everybody_followed(self):
+        """Note that the clients have met all that was done: from now on it explains little."""
+        for cause in self.causes:
+            if cause.is_done and cause.ended_s is None:
+                cause.ended_s = time.monotonic()
+                cause.number = self.committed
 
     def is_explained(self, reason, *, seen, heard_s, user):
         """Tell whether something was done that explains a ``resync``.
@@ -157,7 +169,7 @@ class Ledger:
         kinds = EXPLAINED_BY.get(reason, ())
         if self._is_caused_by(kinds, seen, heard_s - SLACK_S):
             return True
-        if reason != "rights_changed" or user is None:
+        if reason != "rights_changed" or (user is None and not self.is_plain):
             return False
         # What judging a table reads is learned by judging, for all tables that are judged together,
         # and forgotten when the server ends; it is part of what a position says of rights.

@@ -39,6 +39,7 @@ async def settle(world, rights, clients):
                 ledger.break_law(client.plan.name, LawBrokenError("silent_gap", difference))
             ledger.counts["comparisons with SELECT"] += 1
             ledger.counts["rows compared"] += sum(map(len, shown[view].values()))
+        ledger.everybody_followed()
         ledger.counts["settled rounds"] += 1
         world.note_memory()
 

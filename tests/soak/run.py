@@ -8,6 +8,7 @@ from pathlib import Path
 from fixtures.postgres import binaries_of, run_test_cluster
 from soak.clients import Client, Cutter, Plan, read_slowly
 from soak.faults import Faults, stay_away
+from soak.keeper import ByKey
 from soak.ledger import Ledger
 from soak.official import OfficialClient
 from soak.rounds import settle
@@ -36,6 +37,7 @@ class Scale:
         round_s: Seconds between two settled rounds.
         ring_transactions: What the ring holds.
         clients: Raw clients, at the most.
+        is_plain: Whether the server is a plain owner of the database: no event triggers.
     """
 
     seed: int
@@ -46,6 +48,7 @@ class Scale:
     round_s: float = 45.0
     ring_transactions: int = 3_000
     clients: int = 50
+    is_plain: bool = False
 
 
 def plans():
@@ -54,6 +57,8 @@ def plans():
         Plan("everything", View(None, ALL)),
         Plan("much-slow", View(None, (MANY, TASKS)), is_slow=True),
         Plan("much-stock", View(None, (MANY, THINGS)), keeps_positions=False),
+        Plan("by-key", View(None, (MANY, THINGS)), keeper=ByKey),
+        Plan("by-key-user", View(USERS[8], (NOTES, TASKS)), keeper=ByKey),
     ]
     for number, user in enumerate(USERS):
         name = f"user{number}"
@@ -109,8 +114,8 @@ class Result:
 async def populated(scale, folder):
     """Yield a world with tables, a server, clients who have begun, and all that disturbs them."""
     with run_test_cluster(binaries_of(18), SETTINGS) as cluster:
-        ledger = Ledger(scale.ring_transactions)
-        world = World(cluster, folder, ledger, scale.seed)
+        ledger = Ledger(scale.ring_transactions, is_plain=scale.is_plain)
+        world = World(cluster, folder, ledger, scale.seed, is_plain=scale.is_plain)
         try:
             await world.start_server()
             await world.make_tables(world.chance_of("members"))
@@ -125,7 +130,7 @@ async def populated(scale, folder):
 def _some(all_plans, count):
     """Return so many of them, those with habits among them."""
     step = max(1, len(all_plans) // count)
-    return all_plans[:3] + all_plans[3::step] if step > 1 else all_plans
+    return all_plans[:5] + all_plans[5::step] if step > 1 else all_plans
 
 
 async def run(scale, folder, *, script=(), report=None):
@@ -158,6 +163,7 @@ async def run(scale, folder, *, script=(), report=None):
                 group.create_task(client.run())
             try:
                 await _disturb(world, group, clients, rights)
+                group.create_task(world.watch_server())
                 pace = Pace(scale.rows_per_s)
                 for number in range(4):
                     group.create_task(Writer(world, number, pace).run())

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from soak.keeper import Change, Keeper
+from soak.keeper import ByKey, Change, Keeper
 from soak.ledger import SLACK_COMMITS, LawBrokenError, Ledger
 from soak.rounds import differences
 from soak.schema import USERS, Shown, View
@@ -236,6 +236,16 @@ def test_no_mistake_in_any_history_goes_unnoticed(mistake):
         assert not is_right(told, rows), seed
 
 
+def test_who_applies_by_key_is_led_back_by_an_older_change_and_forward_again():
+    keeper = ByKey(ALL, Ledger(1_000))
+    keeper.loaded({"notes": {1: note(1, 2)}, "tasks": {}, "things": {}}, 3)
+    tell(keeper, inserted(note(1)), commit(1))
+    assert keeper.rows["notes"] == {1: note(1)}
+    tell(keeper, updated(note(1), note(1, 1)), commit(2), updated(note(1, 1), note(1, 2)))
+    tell(keeper, commit(3), updated({"id": 1}, note(2, 3)), commit(4))
+    assert (keeper.rows["notes"], keeper.applied) == ({2: note(2, 3)}, 4)
+
+
 # --- what explains a resync -------------------------------------------------------------------
 
 
@@ -245,6 +255,8 @@ def test_only_what_was_done_explains_a_resync():
     assert not ledger.is_explained("rights_changed", seen=0, **never)
     with ledger.cause("membership"):
         pass
+    assert ledger.is_explained("rights_changed", seen=10 * SLACK_COMMITS, **never)
+    ledger.everybody_followed()
     assert ledger.is_explained("rights_changed", seen=SLACK_COMMITS, **never)
     assert not ledger.is_explained("rights_changed", seen=SLACK_COMMITS + 1, **never)
     assert not ledger.is_explained("epoch_changed", seen=0, **never)

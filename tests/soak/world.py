@@ -10,9 +10,11 @@ from pathlib import Path
 
 import psycopg
 
+from fixtures.postgres import PLAIN_OWNER
 from fixtures.server import run_server
 from fixtures.waiting import wait_until
 from heliograph.postgres.cluster import free_port
+from soak.ledger import LawBrokenError
 from soak.schema import SCHEMA, USERS
 
 #: Seconds for anything to come back after a fault.
@@ -63,6 +65,7 @@ class World:
     Attributes:
         cluster: PostgreSQL.
         database_url: Superuser URL.
+        served_url: The server's: the same, or that of a plain owner, who has no event triggers.
         folder: Logs, the server's data, what was wrong.
         ledger: What happened.
         chance: Of the seed; `chance_of` gives one to each part.
@@ -73,9 +76,10 @@ class World:
         memory_mb: Of the server, at each look.
     """
 
-    def __init__(self, cluster, folder: Path, ledger, seed):
+    def __init__(self, cluster, folder: Path, ledger, seed, *, is_plain=False):
         self.cluster = cluster
         self.database_url = cluster.create_database()
+        self.served_url = self._give_to_plain_owner() if is_plain else self.database_url
         self.folder = folder
         self.ledger = ledger
         self.seed = seed
@@ -85,6 +89,8 @@ class World:
         self.is_over = asyncio.Event()
         self.clients = []
         self._running = contextlib.ExitStack()
+        self._changing = asyncio.Lock()
+        self._is_meant_to_run = False
         self._kept = {}
         self._idle = []
         self._loading = asyncio.Semaphore(LOADS_AT_ONCE)
@@ -109,10 +115,15 @@ class World:
 
     async def start_server(self):
         """Start it on the same port and with the same state."""
+        async with self._changing:
+            await self._start()
+
+    async def _start(self):
         settings = {"HELIOGRAPH_RING_TRANSACTIONS_MAX": str(self.ledger.ring_transactions)}
-        running = run_server(self.database_url, self.folder, port=self.port, **settings)
+        running = run_server(self.served_url, self.folder, port=self.port, **settings)
         with self.ledger.cause("server_started"):
             self.server = await asyncio.to_thread(self._running.enter_context, running)
+        self._is_meant_to_run = True
         # Keys are minted at each start; a client keeps the one that it had.
         if not self._kept:
             anon, service = self.server.anon_key, self.server.service_role_key
@@ -124,9 +135,22 @@ class World:
 
     async def end_server(self, number=signal.SIGKILL):
         """Send a signal and wait for the end."""
-        self.note_memory()
-        await asyncio.to_thread(self.server.stop, number)
-        await asyncio.to_thread(self._running.close)
+        async with self._changing:
+            self._is_meant_to_run = False
+            self.note_memory()
+            await asyncio.to_thread(self.server.stop, number)
+            await asyncio.to_thread(self._running.close)
+
+    async def watch_server(self):
+        """Start it again if it ends by itself, as a supervisor would; that breaks a law."""
+        while not await self.over_within(1):
+            async with self._changing:
+                code = self.server.process.poll()
+                if self._is_meant_to_run and code is not None:
+                    text = f"by itself, with exit code {code}, at commit {self.ledger.committed}"
+                    self.ledger.break_law("server", LawBrokenError("ended", text))
+                    await asyncio.to_thread(self._running.close)
+                    await self._start()
 
     async def close(self):
         """End what is still open."""
@@ -169,9 +193,17 @@ class World:
             for statement in statements:
                 await sql.execute(statement)
 
+    def _give_to_plain_owner(self):
+        name = self.database_url.rsplit("/", 1)[1]
+        with psycopg.connect(self.database_url, autocommit=True) as sql:
+            sql.execute(f"create role {PLAIN_OWNER} login createrole replication")
+            sql.execute(f"alter database {name} owner to {PLAIN_OWNER}")
+        return self.cluster.url(name, PLAIN_OWNER)
+
     async def make_tables(self, chance):
         """Make tables and first memberships."""
-        await self.execute(SCHEMA)
+        async with await psycopg.AsyncConnection.connect(self.served_url, autocommit=True) as sql:
+            await sql.execute(SCHEMA)
         members = {(user, org) for user in USERS for org in chance.sample(range(3, 30), 3)}
         async with await self.connect() as sql, sql.cursor() as cursor:
             await cursor.executemany("insert into members values (%s, %s)", sorted(members))
