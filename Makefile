@@ -3,6 +3,7 @@
 #   PYTHON=python3.13 make install   another interpreter (3.11 to 3.14)
 #   VENV=/some/folder make test      another environment folder
 #   ARGS="-k filters" make test      more arguments for pytest
+#   make soak SOAK_MINUTES=30        only the long run, so long; ARGS="--seed 7" repeats one
 
 PYTHON ?= $(shell sh scripts/find_python.sh)
 VENV ?= .venv
@@ -52,8 +53,13 @@ bench: $(STAMPS)/dev system  ## make bench NAME=fanout: run benchmarks/fanout.py
 		ls benchmarks/*.py 2>/dev/null | sed 's|benchmarks/|  |; s|\.py$$||' | grep -v '^  _'; exit 2; }
 	$(BIN)/python "benchmarks/$(NAME).py" $(ARGS)
 
-soak: $(STAMPS)/dev system interop  ## the tests that take minutes to hours
+soak: $(STAMPS)/dev system interop  ## the tests that take hours, then the long run of 30 minutes
+ifdef SOAK_MINUTES
+	PYTHONPATH=tests $(BIN)/python -m soak --minutes "$(SOAK_MINUTES)" $(ARGS)
+else
 	$(BIN)/python -m pytest -m soak $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m soak --minutes 30
+endif
 
 CLIENTS := $(addprefix tests/interop/test_,python_client.py supabase_js.py client_traps.py)
 CLIENTS += tests/integration/server/test_python_client.py

@@ -584,8 +584,9 @@ POSITION_CHECK_INTERVAL_S: Final = 0.2
 #: holds back what it was not told a position for, so this bounds its memory.
 POSITION_INSIDE_CHANGES: Final = 1_000
 
-#: Seconds between two times that a channel is told that rights changed without a row of its own.
-#: Whoever is told loads its rows again: where policies read a busy table, as often as this.
+#: Seconds between two times that a channel with positions is told that rights changed without a row
+#: of its own, or the same reason for changes that were skipped. Whoever is told loads its rows
+#: again: where policies read a busy table, as often as this.
 RIGHTS_TOLD_INTERVAL_S: Final = 1.0
 
 #: Seconds that a subscription which resumes waits for the stream to come as far as its client was.

@@ -7,7 +7,7 @@ import signal
 import psycopg
 import pytest
 
-from fixtures.raw_client import ALICE, BOB, table, write_until
+from fixtures.raw_client import ALICE, BOB, stopped, table, write_until
 from fixtures.resuming import following
 from fixtures.server import run_server
 from fixtures.server_process import slot_of
@@ -155,6 +155,29 @@ async def test_who_keeps_positions_is_told_that_rights_changed_without_a_row(any
             await client.until(lambda: "rights_changed" in client.resyncs("notes"))
     finally:
         server.sql("drop role if exists somebody_else")
+
+
+async def test_many_changes_judged_after_rights_changed_are_told_as_one_resync(any_server):
+    server = any_server
+    server.sql(*NOTES)
+    async with following(server) as client, sql_of(server) as sql:
+        await client.follow("notes", server.token(ALICE))
+        await write_notes(sql, 1)
+        await client.settled("notes", 1)
+        with stopped(server):
+            await write_notes(sql, *range(2, 102))
+            await sql.execute(RIGHTS_CHANGES[1])
+        await client.until(lambda: client.resyncs("notes"))
+        told = client.marks("notes")[-1]
+
+        async def write(number):
+            await write_notes(sql, number)
+
+        await write_until(client, lambda: client.ids("notes")[-1] >= 1_000, write)
+        await client.until(lambda: client.marks("notes")[-1] != told)
+        # Once a second at the most; each makes the client load.
+        assert len(client.resyncs("notes")) <= 20
+        assert set(client.resyncs("notes")) == {"rights_changed"}
 
 
 @pytest.mark.security

@@ -7,6 +7,7 @@ Source: https://www.postgresql.org/docs/current/protocol-replication.html
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -265,7 +266,9 @@ class ReplicationConnection:
         ).format(sql.Identifier(self._slot_name), sql.Literal(names))
         await run_simple(self._connection, statement)
         self._pgconn.nonblocking = 1
-        self._socket = self._pgconn.socket
+        # A number of our own for the socket: libpq closes its one whenever it notices that the
+        # connection is lost, and whoever opens something next gets that number.
+        self._socket = os.dup(self._pgconn.socket)
 
     def receive_input(self) -> None:
         """Take what the socket has; then call `next_frame` until it returns None."""
@@ -323,6 +326,9 @@ class ReplicationConnection:
         """Close the connection at once; idempotent."""
         self._remove_reader()
         self._remove_writer()
+        if self._socket >= 0:
+            os.close(self._socket)
+            self._socket = -1
         await self._connection.close()
 
     def _wake(self) -> None:

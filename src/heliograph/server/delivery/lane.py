@@ -252,24 +252,26 @@ class Lane:
     async def work(self, items: Sequence[LaneItem]) -> None:
         """Judge and deliver; what can not be judged becomes ``resync``."""
         history = self.history
-        items = self._without_stale([item for item in items if item.drop_untaken()])
+        items = [item for item in items if item.drop_untaken()]
         if not items:
             return
         question = Question()
         for item in items:
-            self._services.judging.ask(item.matches, question)
+            if item.stale_reason() is None:
+                self._services.judging.ask(item.matches, question)
         if not question.row_count and not self._services.must_look:
             for item in items:
-                self._deliver_unasked(item)
+                if not self._tell_if_changed(item, None):
+                    self._deliver_unasked(item)
             return
         judgement = await self._judge(question, items)
         if history != self.history or judgement is None:
             return
         self.timeouts_in_a_row = 0
-        for item in self._without_stale(items):
-            if self._rights_changed(item, judgement):
-                self._resync_all([item], "rights_changed")
-            else:
+        for item in items:
+            # Each at its place: what is older must not follow a resync that was told for a later
+            # one, or it would lead back whoever has loaded since.
+            if not self._tell_if_changed(item, judgement):
                 self._deliver(item, question, judgement)
 
     async def _judge(self, question: Question, items: Sequence[LaneItem]) -> Judgement | None:
@@ -284,16 +286,14 @@ class Lane:
             self._resync_all(items, "judgement_unavailable")
         return None
 
-    def _without_stale(self, items: Sequence[LaneItem]) -> list[LaneItem]:
-        """Drop what was matched against a table that has changed since; its channels are told."""
-        fresh: list[LaneItem] = []
-        for item in items:
-            stale = next((match for match in item.matches if match.is_stale()), None)
-            if stale is None:
-                fresh.append(item)
-            else:
-                self._resync_all([item], stale.group.stale_reason)
-        return fresh
+    def _tell_if_changed(self, item: LaneItem, judgement: Judgement | None) -> bool:
+        """Tell the channels of what may not be delivered, if its table or rights have changed."""
+        reason = item.stale_reason()
+        if reason is None and judgement is not None and self._rights_changed(item, judgement):
+            reason = "rights_changed"
+        if reason is not None:
+            self._resync_all([item], reason)
+        return reason is not None
 
     def _rights_changed(self, item: LaneItem, judgement: Judgement) -> bool:
         proven = None if item.only is None else item.only.proven

@@ -81,6 +81,13 @@ class LaneItem:
                 return True
         return False
 
+    def stale_reason(self) -> str | None:
+        """Return why it is not delivered: a table or rights were read anew since it was matched."""
+        for match in self.matches:
+            if match.is_stale():
+                return match.group.stale_reason
+        return None
+
     def drop_untaken(self) -> bool:
         """Drop what only channels that lag would get, who read it for themselves.
 

@@ -145,6 +145,7 @@ class ChannelMarks:
         "_is_due",
         "_lane",
         "_owner",
+        "_resynced_for",
         "_resynced_s",
         "_rights",
         "_unmarked",
@@ -179,6 +180,7 @@ class ChannelMarks:
         self._is_due = False
         self.pending: str | None = None
         self._resynced_s = -limits.RIGHTS_TOLD_INTERVAL_S
+        self._resynced_for: str | None = None
         self.subscription = subscription
         self.told_s = 0.0
 
@@ -248,6 +250,9 @@ class ChannelMarks:
 
         A channel that lagged reads on from there: its lane may have passed over some of what
         follows, and nothing behind a position may be missing.
+
+        What it was told a moment ago is not told for each change that is skipped: no position is
+        told until it is told again, so its client waits with what follows.
         """
         channel, parts = self._channel, self._owner.parts
         place = parts.places.finished_place(self._lane)
@@ -256,20 +261,27 @@ class ChannelMarks:
             place = max(place, channel.lag)
             is_kept = parts.ring.covers(place.read_behind())
             channel.lag = place if is_kept else None
-        self._send_resync(reason, place)
+        if reason == self._resynced_for and self._is_early():
+            self.pending = self.pending or reason
+            self._owner.due(self)
+        else:
+            self._send_resync(reason, place)
 
     # --- inside ---------------------------------------------------------------------------------
 
     def _tell_pending(self) -> bool:
         """Tell what waits to be told, if the last time is long enough ago."""
-        now_s = self._owner.parts.clock.monotonic_s()
         reason = self.pending
-        is_early = now_s - self._resynced_s < limits.RIGHTS_TOLD_INTERVAL_S
-        if reason is None or is_early or self._channel.is_held:
+        if reason is None or self._is_early() or self._channel.is_held:
             return False
         self.pending = None
         self.resync(reason)
         return True
+
+    def _is_early(self) -> bool:
+        """Tell whether the last ``resync`` was told a moment ago."""
+        now_s = self._owner.parts.clock.monotonic_s()
+        return now_s - self._resynced_s < limits.RIGHTS_TOLD_INTERVAL_S
 
     def _place(self) -> Place | None:
         """Return the place to tell now; None if it is within what should be seen whole."""
@@ -286,6 +298,7 @@ class ChannelMarks:
         self._owner.parts.counters.resyncs[reason] += 1
         self.pending = None
         self._resynced_s = self._owner.parts.clock.monotonic_s()
+        self._resynced_for = reason
         self._send(place, status="error", message="resync", reason=reason)
 
     def _send(self, place: Place, *, status: str, message: str, **details: str) -> None:
