@@ -183,6 +183,11 @@ class TableDescription:
     via_root: bool = False
     publication_version: str = ""
 
+    @property
+    def name_in_full(self) -> tuple[str, str]:
+        """Schema and name."""
+        return self.schema, self.name
+
     def is_published_like(self, other: "TableDescription") -> bool:
         """Tell whether the publication sent the same columns, rows and operations ever since."""
         return (
