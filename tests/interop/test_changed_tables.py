@@ -20,8 +20,10 @@ def made(name, columns="id int primary key, owner uuid, body text, rank int"):
     return (
         f"create table {name} ({columns})",
         f"alter table {name} enable row level security",
-        f"create policy own on {name} for select to authenticated"
-        " using (owner = (select auth.uid()))",
+        (
+            f"create policy own on {name} for select to authenticated"
+            " using (owner = (select auth.uid()))"
+        ),
         f"grant select on {name} to authenticated",
         f"alter table {name} replica identity full",
         f"alter publication supabase_realtime add table {name}",
