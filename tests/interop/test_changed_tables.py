@@ -150,3 +150,64 @@ async def test_a_table_that_takes_another_s_name_within_a_transaction_is_followe
             await day.sql.execute(f"insert into old_notes values (9, '{ALICE}')")
             await day.settle(again, *calm)
             assert 9 not in again.rows
+
+
+PARTS = (
+    "create table parts (id int primary key, owner uuid, body text) partition by range (id)",
+    "create table parts1 partition of parts for values from (0) to (100)",
+    "create table parts2 partition of parts for values from (100) to (200)",
+    "create table late partition of parts default",
+    "create table alone (id int primary key, owner uuid, body text)",
+    f"insert into alone values (201, '{ALICE}')",
+    "alter table parts enable row level security",
+    "create policy own on parts for select to authenticated using (owner = (select auth.uid()))",
+    "grant select on parts to authenticated",
+    *(f"alter table {name} replica identity full" for name in ("parts", "parts1", "parts2")),
+    "alter table late replica identity full",
+    "alter publication supabase_realtime set (publish_via_partition_root = true)",
+    "alter publication supabase_realtime add table parts",
+)
+MOVES = (
+    "truncate parts1",
+    "alter table parts attach partition alone for values from (200) to (300)",
+    "alter table parts detach partition parts2",
+)
+
+
+async def test_rows_that_come_and_go_with_partitions_are_told_to_who_was_away_as_well(any_server):
+    server = any_server
+    async with day_of(server, *PARTS, *made("calm")) as day, keeping(server) as client:
+        calm = await day.follow(client, "calm", BOB)
+        here = await day.follow(client, "parts", ALICE)
+        async with keeping(server) as leaving:
+            absent = await day.follow(leaving, "parts", ALICE)
+            await day.sql.execute(f"insert into parts values (1, '{ALICE}'), (101, '{ALICE}')")
+            await day.settle(absent, here, calm)
+        for statement in MOVES:
+            await day.sql.execute(statement)
+        await day.sql.execute(f"insert into parts values (2, '{ALICE}')")
+        async with keeping(server) as back_again:
+            back = await day.follow(back_again, "parts", ALICE, after=absent)
+            await day.settle(here, back, calm)
+            assert here.rows.keys() & {1, 2, 101, 201} == {2, 201}
+            told = {"partitions_changed", "rights_changed"}
+            assert "partitions_changed" in here.reasons
+            assert back.reasons
+            assert set(here.reasons) | set(back.reasons) <= told
+
+
+async def test_who_comes_back_after_a_partition_was_emptied_is_told(any_server):
+    """Although everybody else was told long ago and no row came since."""
+    server = any_server
+    async with day_of(server, *PARTS) as day, keeping(server) as client:
+        here = await day.follow(client, "parts", ALICE)
+        async with keeping(server) as leaving:
+            absent = await day.follow(leaving, "parts", ALICE)
+            await day.sql.execute(f"insert into parts values (1, '{ALICE}'), (101, '{ALICE}')")
+            await day.settle(absent, here)
+        await day.sql.execute("truncate parts1")
+        await client.until(lambda: "partitions_changed" in here.reasons)
+        async with keeping(server) as back_again:
+            back = await day.follow(back_again, "parts", ALICE, after=absent)
+            await day.settle(here, back)
+            assert back.reasons
