@@ -43,8 +43,9 @@ def token_of_bytes(server, size):
     raise AssertionError(f"no token has {size} bytes")
 
 
-async def test_a_token_of_the_largest_size_is_joined_with_judged_by_and_gone_on_with(server):
+async def test_the_largest_token_is_judged_by_and_one_byte_more_costs_its_channel_only(server):
     token, words = token_of_bytes(server, TOKEN_BYTES_MAX)
+    larger, _ = token_of_bytes(server, TOKEN_BYTES_MAX + 1)
     assert words > 500
     async with day_of(server, *NOTES) as day, keeping(server) as other:
         bob = await day.follow(other, "notes", BOB, token=server.token(BOB, words=["a"]))
@@ -63,12 +64,12 @@ async def test_a_token_of_the_largest_size_is_joined_with_judged_by_and_gone_on_
             await client.until(lambda: seen(back) == [3])
             assert back.reasons == bob.reasons == []
         await other.until(lambda: seen(bob) == [4])
+        await refused_and_closed(day, token, larger)
 
 
-async def test_a_token_one_byte_larger_is_refused_and_its_channel_only(server):
-    largest, _ = token_of_bytes(server, TOKEN_BYTES_MAX)
-    larger, _ = token_of_bytes(server, TOKEN_BYTES_MAX + 1)
-    async with day_of(server, *NOTES) as day, keeping(server) as client:
+async def refused_and_closed(day, largest, larger):
+    server = day.server
+    async with keeping(server) as client:
         follower = await day.follow(client, "notes", ALICE, token=largest)
         other = await day.follow(client, "notes", ALICE, token=server.token(ALICE, words=["a"]))
         payload = {"access_token": larger, "config": {"postgres_changes": [table("notes")]}}
@@ -84,6 +85,6 @@ async def test_a_token_one_byte_larger_is_refused_and_its_channel_only(server):
         await client.socket.send(json.dumps([None, "y", name, "access_token", payload]))
         await client.until(lambda: follower.is_closed)
         assert follower.errors == ["The token provided is not a valid JWT"]
-        await day.sql.execute("insert into notes values (1, %s)", (ALICE,))
-        await client.until(lambda: seen(other) == [1])
+        await day.sql.execute("insert into notes values (5, %s)", (ALICE,))
+        await client.until(lambda: seen(other) == [5])
         assert not other.is_closed

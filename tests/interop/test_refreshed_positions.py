@@ -1,7 +1,6 @@
 """A channel keeps its positions under a new token of the same user."""
 
 import json
-import time
 
 import pytest
 
@@ -31,7 +30,8 @@ async def test_positions_go_on_under_a_new_token_of_the_same_user(server):
         await write(day, 1)
         await day.settle(follower)
         subscribed = client.systems(follower.topic).count(follower.joined)
-        token = server.token(ALICE, iat=int(time.time()) + 1)
+        # Of its claims only one differs that says nothing about the user.
+        token = server.token(ALICE, jti="another")
         name = f"realtime:{follower.topic}"
         payload = {"access_token": token}
         await client.socket.send(json.dumps([None, "9", name, "access_token", payload]))
