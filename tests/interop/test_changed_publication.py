@@ -47,3 +47,35 @@ async def test_a_table_that_leaves_the_publication_is_told(any_server):
         await sql.execute("alter publication supabase_realtime drop table w")
         await client.until(lambda: client.errors("w"))
         assert client.errors("w") == ["resync: publication_changed"]
+
+
+BRIEFLY = {
+    "v": ("drop table v", "add table v"),
+    "w": ("set table v, w where (id > 5)", "set table v, w"),
+}
+
+
+async def test_what_was_not_published_for_a_moment_only_is_told(any_server):
+    """However short it was: the publication leaves a trace in the catalog."""
+    server = any_server
+    for name in BRIEFLY:
+        server.sql(
+            f"create table {name} (id int primary key)",
+            f"alter publication supabase_realtime add table {name}",
+        )
+    async with subscribed(server, *BRIEFLY) as (client, sql):
+        for name, changes in BRIEFLY.items():
+            await sql.execute(f"insert into {name} values (1)")
+            await client.until(lambda name=name: client.changes(name))
+            for number, change in enumerate(changes, 2):
+                await sql.execute(f"alter publication supabase_realtime {change}")
+                await sql.execute(f"insert into {name} values ({number})")
+        for name in BRIEFLY:
+            await client.until(lambda name=name: client.errors(name))
+            assert client.errors(name) == ["resync: publication_changed"]
+        told = len(client.errors("v"))
+        await sql.execute("alter publication supabase_realtime set (publish = 'update')")
+        await sql.execute(f"alter publication supabase_realtime set (publish = '{EVERYTHING}')")
+        for name in BRIEFLY:
+            await client.until(lambda name=name: len(client.errors(name)) > told)
+            assert set(client.errors(name)) == {"resync: publication_changed"}

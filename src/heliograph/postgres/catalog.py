@@ -50,6 +50,11 @@ select c.oid::bigint as oid, n.nspname as schema, c.relname as name, c.relkind::
                           case when b.pubdelete then 'delete' end,
                           case when b.pubtruncate then 'truncate' end], null) as operations,
        coalesce(b.pubviaroot, false) as via_root,
+       pg_catalog.concat_ws('/', b.oid, b.xmin,
+         (select concat_ws('.', l.oid, l.xmin) from pg_catalog.pg_publication_rel l
+           where l.prpubid = b.oid and l.prrelid = c.oid),
+         (select concat_ws('.', s.oid, s.xmin) from pg_catalog.pg_publication_namespace s
+           where s.pnpubid = b.oid and s.pnnspid = n.oid)) as publication_version,
        coalesce((select array_agg(a.attname order by k.place)
                    from pg_catalog.pg_index i
                    cross join lateral unnest(i.indkey::int2[]) with ordinality as k(attnum, place)
@@ -236,6 +241,7 @@ class Catalog:
             is_inherited=table["is_inherited"],
             identity_has_key=table["identity_has_key"],
             via_root=table["via_root"],
+            publication_version=table["publication_version"],
         )
 
     async def rights(self, connection: AsyncConnection, oid: int, role: str) -> TableRights | None:

@@ -342,10 +342,9 @@ class _Session:
         self._send_status(is_reply_requested=True)
 
     def _send_status(self, *, is_reply_requested: bool) -> None:
-        self._connection.send(
-            self._stream.status(
-                self._sink.acknowledged_lsn(),
-                now_us=int(self._clock.unix_s() * 1_000_000),
-                is_reply_requested=is_reply_requested,
-            )
-        )
+        for status in self._stream.statuses(
+            self._sink.acknowledged_lsn(),
+            now_us=int(self._clock.unix_s() * 1_000_000),
+            is_reply_requested=is_reply_requested,
+        ):
+            self._connection.send(status)

@@ -45,6 +45,10 @@ class BindingParameters:
         """Whether it may stand for several tables."""
         return WILDCARD in (self.schema, self.table)
 
+    def may_name(self, schema: str, table: str) -> bool:
+        """Tell whether it stands for a table of that name."""
+        return self.schema in {WILDCARD, schema} and self.table in {WILDCARD, table}
+
 
 def parse_binding_parameters(raw: Mapping[str, object]) -> BindingParameters:
     """Read one entry.

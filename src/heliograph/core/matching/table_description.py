@@ -160,6 +160,8 @@ class TableDescription:
         identity_has_key: Whether the replica identity carries the primary key; one by an index
             need not.
         via_root: ``publish_via_partition_root`` of the publication.
+        publication_version: Another one whenever what the publication sends of it was altered, be
+            it for a moment.
     """
 
     oid: int
@@ -179,14 +181,27 @@ class TableDescription:
     is_inherited: bool = False
     identity_has_key: bool = True
     via_root: bool = False
+    publication_version: str = ""
+
+    @property
+    def name_in_full(self) -> tuple[str, str]:
+        """Schema and name."""
+        return self.schema, self.name
 
     def is_published_like(self, other: "TableDescription") -> bool:
-        """Tell whether the publication sends the same columns, rows and operations of both."""
-        return (self.is_published, self.published_columns, self.row_filter, self.operations) == (
+        """Tell whether the publication sent the same columns, rows and operations ever since."""
+        return (
+            self.is_published,
+            self.published_columns,
+            self.row_filter,
+            self.operations,
+            self.publication_version,
+        ) == (
             other.is_published,
             other.published_columns,
             other.row_filter,
             other.operations,
+            other.publication_version,
         )
 
     def is_streamed(self, column: ColumnDescription) -> bool:

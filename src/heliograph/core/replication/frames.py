@@ -66,6 +66,7 @@ class StandbyStatus:
     Attributes:
         written: First byte not yet received.
         flushed: First byte that must be sent again after a restart; the slot is confirmed to it.
+            Zero says nothing.
         applied: First byte not yet applied; informative.
         sent_at_us: Our clock, microseconds since 1970-01-01 UTC.
         is_reply_requested: Whether the server shall answer with a keepalive at once.

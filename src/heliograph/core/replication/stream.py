@@ -16,7 +16,7 @@ from heliograph.core.replication.frames import (
     decode_frame,
     encode_standby_status,
 )
-from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.oversize import OversizeTransaction
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import LocalProtocolError
@@ -37,6 +37,7 @@ class ReplicationStream:
         self._tracker = FlushTracker()
         self._history: tuple[str, int] | None = None
         self._waiting: Lsn | None = None
+        self._confirmed_told: Lsn = ZERO_LSN
 
     @property
     def progress(self) -> Lsn:
@@ -45,7 +46,7 @@ class ReplicationStream:
 
     @property
     def confirmed(self) -> Lsn:
-        """What was last told to be kept (`status`, `confirm`)."""
+        """What was last told to be kept (`statuses`, `confirm`)."""
         return self._tracker.confirmed
 
     def restart(self, *, system_identifier: str, timeline: int, wal_end: Lsn) -> None:
@@ -68,6 +69,7 @@ class ReplicationStream:
             self._assembler.reset()
         self._history = history
         self._waiting = None
+        self._confirmed_told = ZERO_LSN
 
     def receive_frame(self, frame: bytes) -> StreamEvent | None:
         """Take one frame.
@@ -126,8 +128,15 @@ class ReplicationStream:
         """Return the position that the slot may confirm; see `FlushTracker.keep`."""
         return self._tracker.keep(acknowledged)
 
-    def status(self, acknowledged: Lsn, *, now_us: int, is_reply_requested: bool) -> bytes:
-        """Return the status update to send now.
+    def statuses(
+        self, acknowledged: Lsn, *, now_us: int, is_reply_requested: bool
+    ) -> tuple[bytes, ...]:
+        """Return the status updates to send now, one after the other.
+
+        The slot is confirmed by one that says where to; the last one says nothing of it. A server
+        that shuts down waits until its reader has flushed everything, but for one that does not
+        say how far it has: there, what was written counts (``WalSndDone`` of PostgreSQL). Our slot
+        trails by minutes, and would keep it from stopping.
 
         Args:
             acknowledged: What the receiver of the transactions keeps.
@@ -135,11 +144,18 @@ class ReplicationStream:
             is_reply_requested: Whether the server shall answer with a keepalive at once.
         """
         confirmed = self._tracker.keep(acknowledged)
+        last = self._status(ZERO_LSN, now_us, is_reply_requested=is_reply_requested)
+        if confirmed == self._confirmed_told:
+            return (last,)
+        self._confirmed_told = confirmed
+        return self._status(confirmed, now_us, is_reply_requested=False), last
+
+    def _status(self, flushed: Lsn, now_us: int, *, is_reply_requested: bool) -> bytes:
         return encode_standby_status(
             StandbyStatus(
                 written=self._tracker.progress,
-                flushed=confirmed,
-                applied=confirmed,
+                flushed=flushed,
+                applied=flushed,
                 sent_at_us=now_us,
                 is_reply_requested=is_reply_requested,
             )

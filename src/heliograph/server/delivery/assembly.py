@@ -281,7 +281,9 @@ def _resuming(options: DeliveryOptions, foundation: _Foundation, marks: Position
             ring=options.ring,
             continuity=foundation.continuity,
             marks=marks,
-            fingerprints=RightsFingerprints(foundation.rights, foundation.dependencies),
+            fingerprints=RightsFingerprints(
+                foundation.rights, foundation.dependencies, foundation.registry
+            ),
             rights_log=foundation.rights_log,
         )
     )

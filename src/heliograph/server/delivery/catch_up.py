@@ -138,10 +138,13 @@ async def _give(
 ) -> None:
     """Send transactions as the connection drains; many small ones are judged together.
 
-    Ends early where the channel lags no more, or is somewhere else.
+    Ends early where the channel lags no more, or is somewhere else: one with positions that was
+    told `resync` goes on from where its lane is.
     """
     turn = _Turn(lane, channel)
     for transaction in transactions:
+        if channel.lag is not None and channel.lag.read_behind() >= transaction.commit_lsn:
+            return
         async with aclosing(reader.items(lane, transaction, channel)) as items:
             async for item in items:
                 for part in () if item is None else item.parts():
@@ -196,6 +199,8 @@ class _Turn:
             for item in items:
                 item.from_ring = reading
             await self._lane.work(items)
+            if channel.lag is not None and channel.lag.read_behind() > items[-1].commit_lsn:
+                return False
             if not reading.is_stalled:
                 break
             place = channel.lag

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Sequence number behind every change of a transaction.
 END_OF_TRANSACTION: Final = 1 << 62
 
+#: What a channel is told whose role was dropped, or is not ours to assume.
+ROLE_NOT_USABLE: Final = "role_not_usable: the role of this token can not be assumed"
+
 
 class Place(NamedTuple):
     """A place in the stream: everything up to and including it was delivered.
@@ -210,8 +213,18 @@ class SubscribedChannel:
         return is_taken
 
 
-def close_failed(channels: Iterable[SubscribedChannel]) -> None:
-    """Close channels that a bug has met: what they miss can not be told."""
+def close_failed(
+    channels: Iterable[SubscribedChannel],
+    message: str = "internal_error: changes can not be delivered",
+) -> None:
+    """Break channels off so that their clients join again; by default because of a bug of ours."""
     for channel in channels:
-        channel.outlet.close_failed("internal_error: changes can not be delivered")
+        channel.outlet.close_failed(message)
+        channel.close()
+
+
+def close_hopeless(channels: Iterable[SubscribedChannel], message: str) -> None:
+    """Close channels for good: joining again would not help."""
+    for channel in channels:
+        channel.outlet.close_hopeless(message)
         channel.close()

@@ -15,6 +15,7 @@ from heliograph.core.matching.binding_parameters import BindingParameters
 from heliograph.ports.identity import Identity
 from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.rights_watch import GENERAL, RightsWatch
+from heliograph.server.delivery.table_registry import TableRegistry
 
 if TYPE_CHECKING:
     from heliograph.server.delivery.groups import BindingGroup
@@ -38,22 +39,30 @@ def subscription_fingerprint(
 class RightsFingerprints:
     """Makes fingerprints of rights; keeps those that still hold. Belongs to the event loop."""
 
-    def __init__(self, rights: RightsWatch, dependencies: Dependencies) -> None:
+    def __init__(
+        self, rights: RightsWatch, dependencies: Dependencies, registry: TableRegistry
+    ) -> None:
         """Wire it.
 
         Args:
             rights: What decides everybody's rights, as it was compared last.
             dependencies: What policies read.
+            registry: Knows the partitions of tables, whose rows come and go without an event.
         """
         self._rights = rights
         self._dependencies = dependencies
+        self._registry = registry
         #: By entry and role; an entry is replaced when anything about it changes.
         self._entries: dict[TableEntry, dict[str, str]] = {}
 
     @property
-    def version(self) -> tuple[int, int]:
+    def version(self) -> tuple[int, int, int]:
         """Another value whenever fingerprints may differ, but for entries that were replaced."""
-        return self._rights.version, self._dependencies.version
+        return (
+            self._rights.version,
+            self._dependencies.version,
+            self._registry.partitions_version,
+        )
 
     def parts(self, groups: Iterable["BindingGroup"]) -> frozenset[int]:
         """Return the parts of `RightsWatch` that the fingerprint of some groups stands for."""
@@ -80,6 +89,7 @@ class RightsFingerprints:
         """Return what stands for the rights of some groups, as far as they are known now."""
         lines = {
             f"{group.entry.description.oid} {self._entry(group)} {sorted(self._reads(group))}"
+            f" {self._registry.partitions_mark(group.entry.description.oid)}"
             for group in groups
         }
         parts = sorted(self.parts(groups))

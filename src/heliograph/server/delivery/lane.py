@@ -18,7 +18,13 @@ from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import JudgementUnavailableError, RoleUnusableError, UnavailableError
 from heliograph.postgres.judge import Judgement
-from heliograph.server.delivery.channel import Place, SubscribedChannel, close_failed
+from heliograph.server.delivery.channel import (
+    ROLE_NOT_USABLE,
+    Place,
+    SubscribedChannel,
+    close_failed,
+    close_hopeless,
+)
 from heliograph.server.delivery.handing_over import HandOverServices, deliver
 from heliograph.server.delivery.judging import Question
 from heliograph.server.delivery.lane_item import LaneItem, LaneMark
@@ -279,7 +285,7 @@ class Lane:
         try:
             return await self._services.judge(self, question, items)
         except RoleUnusableError:
-            self._close_all(items, "role_not_usable: the role of this token can not be assumed")
+            self._close_all(items, ROLE_NOT_USABLE)
         except JudgementUnavailableError as error:
             self._give_up(items, error)
         except UnavailableError:
@@ -327,9 +333,7 @@ class Lane:
             channel.resync(reason)
 
     def _close_all(self, items: Sequence[LaneItem], message: str) -> None:
-        for channel in _channels_of(items):
-            channel.outlet.close_hopeless(message)
-            channel.close()
+        close_hopeless(_channels_of(items), message)
 
 
 def _channels_of(items: Sequence[LaneItem]) -> set[SubscribedChannel]:

@@ -19,6 +19,7 @@ from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import UnavailableError
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.catalog import rights_fingerprint
+from heliograph.server.delivery.channel import ROLE_NOT_USABLE, close_failed, close_hopeless
 from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.dispatcher import Dispatcher
 from heliograph.server.delivery.groups import BindingGroup
@@ -273,13 +274,19 @@ class Preparation:
         if fresh is old:
             return
         for group in self._dispatcher.index.groups(oid):
-            if fresh is None or group.role not in fresh.rights:
+            if fresh is None or not group.parameters.may_name(*fresh.description.name_in_full):
                 group.withhold()
-                _tell(group, "table_gone")
+                _end_gone(group)
+                continue
+            if group.role not in fresh.rights:
+                group.withhold()
+                close_hopeless(tuple(group.channels), ROLE_NOT_USABLE)
                 continue
             described, was_withheld = group.entry.description, group.is_withheld
             group.adopt(fresh, self._rules)
-            if described.columns != fresh.description.columns:
+            if described.name_in_full != fresh.description.name_in_full:
+                _tell(group, "table_gone")
+            elif described.columns != fresh.description.columns:
                 _tell(group, "schema_changed")
             elif not described.is_published_like(fresh.description):
                 _tell(group, "publication_changed")
@@ -310,3 +317,14 @@ class Preparation:
 def _tell(group: BindingGroup, reason: str) -> None:
     for channel in tuple(group.channels):
         channel.resync(reason)
+
+
+def _end_gone(group: BindingGroup) -> None:
+    """End the channels of a table that is gone: what has its name by now is found by joining.
+
+    One that stands for several tables goes on with the others.
+    """
+    if group.parameters.is_wildcard:
+        _tell(group, "table_gone")
+    else:
+        close_failed(tuple(group.channels), "table_gone: the table was dropped or renamed")

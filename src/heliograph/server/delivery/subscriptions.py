@@ -230,9 +230,7 @@ class ChangeSubscriptionService:
         published: dict[tuple[str, str], int],
     ) -> list[PlannedBinding]:
         oids = [
-            oid
-            for (schema, name), oid in published.items()
-            if parameters.schema in {WILDCARD, schema} and parameters.table in {WILDCARD, name}
+            oid for (schema, name), oid in published.items() if parameters.may_name(schema, name)
         ]
         planned: list[PlannedBinding] = []
         for oid in oids:
@@ -340,11 +338,16 @@ class ChangeSubscriptionService:
             _log.warning(event, table_oid=table_oid, role=role, reason=reason)
 
     def _refuse_if_gone(self, planned: Sequence[PlannedBinding], role: str) -> None:
-        """Refuse what a reading of the catalog meanwhile has found no more rights for."""
+        """Refuse what a reading of the catalog meanwhile has found gone, or no more rights for."""
         for plan in planned:
-            entry = self._parts.registry.entry(plan.entry.description.oid)
-            if entry is not None and role not in entry.rights:
-                raise not_enabled(plan.bound.parameters)
+            table, parameters = plan.entry.description, plan.bound.parameters
+            entry = self._parts.registry.entry(table.oid)
+            if entry is None or role not in entry.rights:
+                raise not_enabled(parameters)
+            # What is renamed may be known by its old name for a moment; then it was planned so.
+            is_other = entry.description.name_in_full != table.name_in_full
+            if is_other and not parameters.may_name(*entry.description.name_in_full):
+                raise not_enabled(parameters)
 
     # --- registration ---------------------------------------------------------------------------
 

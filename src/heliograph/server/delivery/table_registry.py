@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from heliograph.core.changelog.position import Fingerprint, make_fingerprint
 from heliograph.core.matching.table_description import TableKind
 from heliograph.core.replication.lsn import Lsn
 from heliograph.postgres.admin import AdminDatabase
@@ -21,6 +22,9 @@ class TableRegistry:
 
     An entry stays once it was read, subscribed to or not: its number is bounded by the tables of
     the publication, and one that is kept is kept true.
+
+    Attributes:
+        partitions_version: Grows whenever `partitions_mark` of a table may be another.
     """
 
     def __init__(self, admin: AdminDatabase, catalog: Catalog, rights: RightsWatch) -> None:
@@ -30,6 +34,8 @@ class TableRegistry:
         self._catalog = catalog
         self._entries: dict[int, TableEntry] = {}
         self._leaves: dict[int, Leaves] = {}
+        self._partitions_marks: dict[int, Fingerprint] = {}
+        self.partitions_version = 0
         self._reading = asyncio.Lock()
 
     def entry(self, oid: int) -> TableEntry | None:
@@ -39,6 +45,17 @@ class TableRegistry:
     def entries(self) -> Mapping[int, TableEntry]:
         """Return everything known."""
         return self._entries
+
+    def partitions_mark(self, oid: int) -> Fingerprint:
+        """Return what stands for the partitions of a table: another one when rows moved with one.
+
+        After a restart of the server also when an empty one was made meanwhile.
+        """
+        return self._partitions_marks.get(oid, Fingerprint(0))
+
+    def _mark_partitions(self, oid: int, leaves: "Leaves") -> None:
+        self._partitions_marks[oid] = make_fingerprint(repr(sorted(leaves.items())))
+        self.partitions_version += 1
 
     async def published_tables(self) -> list[PublishedTable]:
         """List what clients may subscribe to, as of now."""
@@ -69,6 +86,7 @@ class TableRegistry:
             if known.description.kind is TableKind.PARTITIONED_TABLE and oid not in self._leaves:
                 # Before anybody has loaded its rows: whatever changes later is found.
                 self._leaves.update(await read_leaves(connection, [oid]))
+                self._mark_partitions(oid, self._leaves[oid])
             # Another load may have replaced nothing: the lock is held. Shared by all its groups.
             known.rights[role] = rights
             self._entries[oid] = known
@@ -94,6 +112,7 @@ class TableRegistry:
             if description is None or old is None:
                 self._entries.pop(oid, None)
                 self._leaves.pop(oid, None)
+                self._partitions_marks.pop(oid, None)
                 return None
             fresh = TableEntry(description, {}, valid_since)
             for role in old.rights:
@@ -126,5 +145,6 @@ class TableRegistry:
                 for oid in changed:
                     entry = self._entries[oid]
                     entry.valid_since = max(entry.valid_since, insert_lsn)
+                    self._mark_partitions(oid, found[oid])
             self._leaves.update(found)
         return changed

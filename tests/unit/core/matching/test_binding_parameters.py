@@ -145,3 +145,17 @@ def test_selected_columns_and_long_names_are_described_in_part() -> None:
     text = described(BindingParameters("*", "s" * 5_000, "t", (), ("a", "b")))
     assert 'select: ["a", "b"]' in text
     assert len(text) < 1_200
+
+
+@pytest.mark.parametrize(
+    ("entry", "may_name"),
+    [
+        ({"schema": "public", "table": "notes"}, True),
+        ({"schema": "public", "table": "*"}, True),
+        ({"schema": "*", "table": "notes"}, True),
+        ({"schema": "public", "table": "note"}, False),
+        ({"schema": "Public", "table": "*"}, False),
+    ],
+)
+def test_an_entry_names_tables_exactly(entry: dict[str, object], may_name: bool) -> None:
+    assert parse_binding_parameters(entry).may_name("public", "notes") is may_name

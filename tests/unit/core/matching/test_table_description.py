@@ -62,3 +62,10 @@ def test_tables_are_published_alike_if_columns_rows_and_operations_are_the_same(
 )
 def test_a_table_is_listed_by_its_name(schema, listed, expected):
     assert is_listed(schema, "t", listed) is expected
+
+
+def test_a_publication_that_was_altered_and_altered_back_is_another_one() -> None:
+    table = table_of(column("id", "int4"))
+    assert table.is_published_like(replace(table, name="moved"))
+    assert not table.is_published_like(replace(table, publication_version="later"))
+    assert table.name_in_full == ("public", "things")

@@ -44,10 +44,14 @@ def feed(stream, *received):
     return events
 
 
+def statuses(stream, acknowledged, *, is_reply_requested=False):
+    sent = stream.statuses(Lsn(acknowledged), now_us=5, is_reply_requested=is_reply_requested)
+    return [decode_standby_status(each) for each in sent]
+
+
 def status(stream, acknowledged):
-    return decode_standby_status(
-        stream.status(Lsn(acknowledged), now_us=5, is_reply_requested=False)
-    )
+    """Return the first status, which confirms."""
+    return statuses(stream, acknowledged)[0]
 
 
 def test_a_transaction_moves_the_progress_when_it_is_handed_on():
@@ -104,6 +108,20 @@ def test_a_status_confirms_what_is_kept():
     assert status(stream, 0x28).flushed == 0x90
     assert stream.confirmed == 0x90
     assert stream.confirm(Lsn(0x28)) == 0x90
+
+
+def test_the_last_status_says_what_was_written_and_not_what_is_kept():
+    """PostgreSQL does not stop before a reader that says what it flushed has flushed all."""
+    stream = make_stream()
+    feed(stream, *frames(0x10), *frames(0x20))
+    confirming, last = statuses(stream, 0x18, is_reply_requested=True)
+    assert (confirming.flushed, confirming.is_reply_requested) == (0x18, False)
+    assert (last.written, last.flushed, last.applied) == (0x28, 0, 0)
+    assert last.is_reply_requested
+    # Nothing new is confirmed, so that the last one is the only one; another connection is told.
+    assert [each.flushed for each in statuses(stream, 0x18)] == [0]
+    stream.restart(system_identifier="7", timeline=1, wal_end=MAX_LSN)
+    assert [each.flushed for each in statuses(stream, 0x18)] == [0x18, 0]
 
 
 def test_after_a_reconnect_nothing_comes_twice():
