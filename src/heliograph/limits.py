@@ -14,6 +14,11 @@ from typing import Final
 #: The effective value is min(this, wal_sender_timeout / 3).
 STANDBY_STATUS_INTERVAL_S: Final = 10.0
 
+#: Statuses that PostgreSQL may ask for between two that are sent unasked. It asks after half of its
+#: timeout, so never; while it is shut down it asks again after every answer, and does not end
+#: before the slot has confirmed all: then we let go of it. Larger: it waits a little longer.
+STATUS_QUESTIONS_MAX: Final = 10
+
 #: First and last wait between two attempts to reconnect the reader, in seconds. The wait doubles.
 #: Smaller: a database that restarts is hammered. Larger: changes arrive late after a restart.
 RECONNECT_WAIT_FIRST_S: Final = 0.05

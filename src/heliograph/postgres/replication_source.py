@@ -255,6 +255,8 @@ class _Session:
         self._is_progress_requested = False
         self._started_at_s = self._heard_at_s = clock.monotonic_s()
         self._is_reading = True
+        #: How often the server has asked for a status since the last one that we sent unasked.
+        self._questions = 0
 
     async def run(self) -> None:
         """Read until something breaks."""
@@ -304,7 +306,23 @@ class _Session:
             case Keepalive() as keepalive:
                 self._sink.receive_progress(self._stream.progress)
                 if keepalive.is_reply_requested:
-                    self._send_status(is_reply_requested=False)
+                    self._answer_question()
+
+    def _answer_question(self) -> None:
+        """Say how far we are, or make way for a PostgreSQL that is being shut down.
+
+        It asks when it has not heard of us for half of its timeout, which the beat forestalls. And
+        while it is shut down it asks again after every answer: it goes when all was confirmed,
+        which a slot that trails does not do for minutes.
+
+        Raises:
+            ReplicationError: If it asks over and over.
+        """
+        self._questions += 1
+        if self._questions > limits.STATUS_QUESTIONS_MAX:
+            message = "PostgreSQL asks over and over what is confirmed: it is being shut down"
+            raise ReplicationError(message)
+        self._send_status(is_reply_requested=False)
 
     def _handed_on(self) -> None:
         self._state.backoff.reset()
@@ -334,6 +352,7 @@ class _Session:
             message = f"nothing came from the server for {silent_s:.1f} s"
             self._connection.break_off(ReplicationError(message))
             return
+        self._questions = 0
         self._send_status(is_reply_requested=True)
         self._beat_handle = self._loop.call_later(self._timing.status_interval_s, self._beat)
 
