@@ -143,9 +143,16 @@ SLOT_TRAIL_TRANSACTIONS_MAX: Final = 100_000
 SLOT_TRAIL_BYTES_MAX: Final = 64 * 1024 * 1024
 SLOT_TRAIL_WAL_BYTES_MAX: Final = 128 * 1024 * 1024
 
-#: Part of `max_slot_wal_keep_size` that the slot may hold back for that; half of it raises the
-#: alarm.
+#: Part of what the slot may hold back at all (`max_slot_wal_keep_size`, SLOT_WAL_BYTES_MAX) that it
+#: may hold back for that; half of it raises the alarm.
 SLOT_TRAIL_WAL_SHARE_MAX: Final = 0.25
+
+#: WAL that our slot may hold back before the server drops it and has every client load anew; 0 for
+#: no such limit, and the least that may be set. `max_slot_wal_keep_size` does the same while the
+#: server is stopped, too, so this is for databases where nobody may set it. Larger: more of the
+#: disk; smaller: a transaction that is open for long, or a reader that is behind, costs the slot.
+SLOT_WAL_BYTES_MAX: Final = 0
+SLOT_WAL_BYTES_MIN: Final = 64 * 1024 * 1024
 
 #: Seconds between two writes to disk of how far the stream was received. The operating system has
 #: it at once, so only a crash of the whole machine can lose as much.

@@ -32,6 +32,7 @@ from heliograph.postgres.replication_connection import (
     ReplicationConnection,
     open_session,
 )
+from heliograph.postgres.slot_limit import smaller_limit
 
 
 class StreamingSource:
@@ -159,7 +160,7 @@ class SlotStart:
             slot_is_new=is_new,
             start_lsn=status.confirmed_lsn,
             wal_end=system.flushed_lsn,
-            slot_wal_bytes=status.wal_bytes_max,
+            slot_wal_bytes=smaller_limit(status.wal_bytes_max, self._options.slot_wal_bytes_max),
         )
         silence_s = timeout_s * limits.SILENT_LINK_TIMEOUTS or None
         return identity, Timing(self._status_interval_s, silence_s)
