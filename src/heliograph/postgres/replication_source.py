@@ -287,7 +287,7 @@ class _Session:
         for handled in range(limits.FRAMES_PER_TURN_MAX):
             frame = self._connection.next_frame()
             if frame is None:
-                return handled > 0 and self._connection.may_hold_input
+                return handled > 0
             if not handled:
                 self._heard_at_s = self._clock.monotonic_s()
             self._state.bytes_received += len(frame)
