@@ -14,6 +14,11 @@ from typing import Final
 #: The effective value is min(this, wal_sender_timeout / 3).
 STANDBY_STATUS_INTERVAL_S: Final = 10.0
 
+#: Statuses that PostgreSQL may ask for between two that are sent unasked. It asks after half of its
+#: timeout, so never; while it is shut down it asks again after every answer, and does not end
+#: before the slot has confirmed all: then we let go of it. Larger: it waits a little longer.
+STATUS_QUESTIONS_MAX: Final = 10
+
 #: First and last wait between two attempts to reconnect the reader, in seconds. The wait doubles.
 #: Smaller: a database that restarts is hammered. Larger: changes arrive late after a restart.
 RECONNECT_WAIT_FIRST_S: Final = 0.05
@@ -138,9 +143,16 @@ SLOT_TRAIL_TRANSACTIONS_MAX: Final = 100_000
 SLOT_TRAIL_BYTES_MAX: Final = 64 * 1024 * 1024
 SLOT_TRAIL_WAL_BYTES_MAX: Final = 128 * 1024 * 1024
 
-#: Part of `max_slot_wal_keep_size` that the slot may hold back for that; half of it raises the
-#: alarm.
+#: Part of what the slot may hold back at all (`max_slot_wal_keep_size`, SLOT_WAL_BYTES_MAX) that it
+#: may hold back for that; half of it raises the alarm.
 SLOT_TRAIL_WAL_SHARE_MAX: Final = 0.25
+
+#: WAL that our slot may hold back before the server drops it and has every client load anew; 0 for
+#: no such limit, and the least that may be set. `max_slot_wal_keep_size` does the same while the
+#: server is stopped, too, so this is for databases where nobody may set it. Larger: more of the
+#: disk; smaller: a transaction that is open for long, or a reader that is behind, costs the slot.
+SLOT_WAL_BYTES_MAX: Final = 0
+SLOT_WAL_BYTES_MIN: Final = 64 * 1024 * 1024
 
 #: Seconds between two writes to disk of how far the stream was received. The operating system has
 #: it at once, so only a crash of the whole machine can lose as much.

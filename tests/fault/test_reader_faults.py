@@ -123,6 +123,32 @@ async def test_a_killed_postgresql_sends_again_and_nothing_comes_twice():
     assert not any(identity.slot_is_new for identity in sink.identities[1:])
 
 
+async def test_a_postgresql_that_is_shut_down_does_not_wait_for_a_slot_that_trails():
+    """It waits for readers until they have confirmed everything: ours may not for minutes."""
+    with run_test_cluster(binaries_of(18)) as cluster:
+        database = Database(cluster.create_database())
+        database.run("create table notes (id int primary key, body text)")
+        database.publish("notes")
+        sink = RecordingSink()
+        source = make_source(database.url)
+        async with running(source, sink):
+            database.run("insert into notes values (1, 'x')")
+            await wait_until(lambda: sink.transactions)
+            sink.acknowledges = False
+            database.run("insert into notes values (2, 'x')")
+            await wait_until(lambda: len(sink.transactions) == 2)
+            database.close()
+            await asyncio.to_thread(cluster.stop)
+            # Only a shutdown that nothing had to force is one.
+            assert "shut down" in cluster.control_data()["Database cluster state"]
+            await asyncio.to_thread(cluster.start_again)
+            with psycopg.connect(database.url, autocommit=True) as again:
+                again.execute("insert into notes values (3, 'x')")
+            await wait_until(lambda: len(sink.transactions) == 3)
+    assert numbers(sink) == [1, 2, 3]
+    assert [identity.slot_is_new for identity in sink.identities] == [True, False]
+
+
 async def test_a_connection_that_breaks_in_mid_transaction_delivers_it_once(database):
     sink = RecordingSink()
     async with black_hole(database.url) as relay:

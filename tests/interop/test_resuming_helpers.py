@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -12,11 +11,11 @@ import pytest
 from realtime import AsyncRealtimeClient
 
 from fixtures.postgres import binaries_of, run_test_cluster
+from fixtures.restarted import restarted
 from fixtures.server import run_server
 from fixtures.waiting import wait_until
 from fixtures.without_reader import without_reader
 from heliograph.client.resuming_channel import ResumingChannel
-from heliograph.postgres.cluster import free_port
 
 ROOT = Path(__file__).parents[2]
 TABLE = (
@@ -121,20 +120,6 @@ async def three_clients(url, key):
         yield told
 
 
-class Restarted:
-    """A server on one port that is killed and started again."""
-
-    def __init__(self, stack, database_url, folder):
-        self._stack = stack
-        self._run = partial(run_server, database_url, folder, port=free_port())
-        self.server = stack.enter_context(self._run())
-
-    async def kill(self):
-        self.server.process.kill()
-        self.server.process.wait()
-        self.server = await asyncio.to_thread(self._stack.enter_context, self._run())
-
-
 async def write_and_check(told, database_url, rows, harm, *, at=(0.2, 0.6)):
     """Write rows, do harm at some parts of them, and have every client see each row once."""
     writing = asyncio.create_task(write(database_url, range(rows)))
@@ -151,8 +136,7 @@ async def write_and_check(told, database_url, rows, harm, *, at=(0.2, 0.6)):
 async def test_a_kill_of_the_server_within_a_burst_leaves_an_unbroken_sequence(
     postgres_url, tmp_path
 ):
-    with contextlib.ExitStack() as stack:
-        running = Restarted(stack, postgres_url, tmp_path)
+    async with restarted(postgres_url, tmp_path) as running:
         running.server.sql(*TABLE)
         key = running.server.service_role_key
         async with three_clients(running.server.url, key) as told:

@@ -25,6 +25,7 @@ from heliograph.postgres.judge import Judge
 from heliograph.postgres.polling_source import PollingSource
 from heliograph.postgres.reader_state import ReaderOptions
 from heliograph.postgres.replication_source import StreamingSource
+from heliograph.postgres.slot_limit import SlotLimit
 from heliograph.server.app import ServerParts
 from heliograph.server.authentication import make_keys
 from heliograph.server.continuity_file import ContinuityFile, ContinuityInMemory
@@ -121,7 +122,7 @@ async def running_parts(settings: Settings, options: PartsOptions) -> AsyncGener
         delivery_options = _delivery_options(settings, prepared, foundation)
         delivery = await stack.enter_async_context(run_delivery(delivery_options))
         register_delivery(metrics, delivery, ring=delivery_options.ring, clock=clock)
-        watch = DatabaseWatch(admin, source, slot_name=settings.slot, clock=clock)
+        watch = _watch_database(settings, foundation)
         watch.register(metrics)
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(source.run(delivery.inbox), name="reader")
@@ -130,6 +131,18 @@ async def running_parts(settings: Settings, options: PartsOptions) -> AsyncGener
             yield _server_parts(settings, options, foundation, delivery, _readiness(source, watch))
             reading.cancel()
             watching.cancel()
+
+
+def _watch_database(settings: Settings, foundation: "_Foundation") -> DatabaseWatch:
+    return DatabaseWatch(
+        foundation.admin,
+        foundation.source,
+        slot_name=settings.slot,
+        slot_limit=SlotLimit(
+            settings.url_for_replication(), settings.slot, settings.bounds.slot_wal_bytes_max
+        ),
+        clock=foundation.clock,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +244,7 @@ def _make_source(
         slot_name=settings.slot,
         publications=(prepared.publication, DEPENDENCY_PUBLICATION),
         spill_folder=options.spill_folder,
+        slot_wal_bytes_max=settings.bounds.slot_wal_bytes_max,
     )
     generator = random.Random()  # noqa: S311 - jitter needs no secrecy
     if prepared.must_poll:

@@ -19,6 +19,7 @@ from heliograph.limits import (
 from heliograph.ports.change_source import ChangeSource
 from heliograph.ports.clock import Clock
 from heliograph.postgres.admin import AdminDatabase, SlotPosition
+from heliograph.postgres.slot_limit import SlotLimit
 from heliograph.server.metrics import Metrics
 
 _log = structlog.get_logger("heliograph.database")
@@ -49,12 +50,19 @@ class DatabaseWatch:
     """One look after another while `run` runs."""
 
     def __init__(
-        self, admin: AdminDatabase, source: ChangeSource, *, slot_name: str, clock: Clock
+        self,
+        admin: AdminDatabase,
+        source: ChangeSource,
+        *,
+        slot_name: str,
+        slot_limit: SlotLimit,
+        clock: Clock,
     ) -> None:
         """Look at the database of `admin`, from which `source` reads through `slot_name`."""
         self._admin = admin
         self._source = source
         self._slot_name = slot_name
+        self._slot_limit = slot_limit
         self._clock = clock
         self._meter = LagMeter()
         self._problem: str | None = None
@@ -70,11 +78,14 @@ class DatabaseWatch:
         metrics.bind_gauge(metrics.replication_lag_seconds, self._lag_s)
         metrics.bind_gauge(metrics.slot_retained_bytes, lambda: float(self._slot.retained_bytes))
         metrics.bind_gauge(metrics.slot_safe_wal_bytes, self._safe_wal_bytes)
+        metrics.bind_gauge(metrics.slots_dropped, lambda: float(self._slot_limit.drops))
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
             self._note(await self._look())
+            if self._problem is None:
+                await self._slot_limit.enforce(self._slot.retained_bytes)
             await asyncio.sleep(DATABASE_LOOK_INTERVAL_S)
 
     async def _look(self) -> str | None:
@@ -86,7 +97,7 @@ class DatabaseWatch:
             return str(error)
         except TimeoutError:
             return f"the database did not answer within {DATABASE_LOOK_TIMEOUT_S:g} s"
-        self._note_slot(found)
+        self._note_slot(found.limited_to(self._slot_limit.bytes_max))
         self._meter.look(found.database, self._clock.monotonic_s())
         return None
 
@@ -107,8 +118,9 @@ class DatabaseWatch:
                 slot=self._slot_name,
                 retained_bytes=found.retained_bytes,
                 limit_bytes=found.limit_bytes,
-                remedy="find out why the reader is behind, or raise max_slot_wal_keep_size: above"
-                " it the slot is lost and every client must load anew",
+                remedy="find out why the reader is behind, or raise max_slot_wal_keep_size (or"
+                " HELIOGRAPH_SLOT_WAL_BYTES_MAX): above it the slot is lost and every client must"
+                " load anew",
             )
         elif was_half_used and not found.is_half_used:
             _log.info("slot_retains_less_wal", retained_bytes=found.retained_bytes)

@@ -47,6 +47,16 @@ class Bounds:
             seconds_parser(1, _DAY_S),
         ),
     ] = limits.RING_AGE_S_MAX
+    slot_wal_bytes_max: Annotated[
+        int,
+        _bound(
+            "SLOT_WAL_BYTES_MAX",
+            "WAL that the slot may hold back before the server drops it, so that the disk of the"
+            " database does not fill, and clients load anew; 0: never.",
+            "bytes",
+            integer_parser(0, 1024 * _GIB),
+        ),
+    ] = limits.SLOT_WAL_BYTES_MAX
     message_bytes_max: Annotated[
         int,
         _bound(
@@ -160,6 +170,11 @@ class Bounds:
     def problems(self) -> dict[str, str]:
         """Return one line for each group of bounds that contradict each other, by a field."""
         found: dict[str, str] = {}
+        if 0 < self.slot_wal_bytes_max < limits.SLOT_WAL_BYTES_MIN:
+            found["slot_wal_bytes_max"] = (
+                "HELIOGRAPH_SLOT_WAL_BYTES_MAX: expected 0, or at least"
+                f" {limits.SLOT_WAL_BYTES_MIN}; found {self.slot_wal_bytes_max}"
+            )
         if not self.outbound_bytes_low < self.outbound_bytes_high < self.outbound_bytes_max:
             found["outbound_bytes_high"] = (
                 "HELIOGRAPH_OUTBOUND_BYTES_LOW, _HIGH and _MAX: expected LOW < HIGH < MAX; found"

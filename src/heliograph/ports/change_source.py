@@ -17,8 +17,8 @@ class SourceIdentity(StreamStart):
     Attributes:
         is_polled: Whether everything behind the confirmed position is decoded again all the time,
             so that the sink should have as much confirmed as it can.
-        slot_wal_bytes: WAL that the server holds back for the slot before the slot is lost; None
-            if there is no limit.
+        slot_wal_bytes: WAL that is held back for the slot at the most before the slot is lost or
+            dropped; None if there is no limit.
     """
 
     is_polled: bool = False

@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import psycopg
@@ -22,6 +22,7 @@ from heliograph.errors import UnavailableError
 from heliograph.postgres.connection_pool import make_pool
 from heliograph.postgres.rights_state import RightsQuestion, RightsState, read_state
 from heliograph.postgres.row_errors import failure_in_words
+from heliograph.postgres.slot_limit import smaller_limit
 
 _TIMEOUTS: Final = (
     "select set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false)"
@@ -119,13 +120,17 @@ class SlotPosition:
         retained_bytes: WAL that is kept for the slot; 0 without a slot.
         safe_wal_bytes: WAL that may still be written before the slot is lost; None without a slot
             or without a limit.
-        limit_bytes: ``max_slot_wal_keep_size``; None without a limit.
+        limit_bytes: ``max_slot_wal_keep_size``, or a lower limit of ours; None without a limit.
     """
 
     database: Lsn
     retained_bytes: int
     safe_wal_bytes: int | None
     limit_bytes: int | None
+
+    def limited_to(self, bytes_max: int) -> "SlotPosition":
+        """Return the same under a limit of ours; 0 for none."""
+        return replace(self, limit_bytes=smaller_limit(self.limit_bytes, bytes_max))
 
     @property
     def is_half_used(self) -> bool:

@@ -36,6 +36,7 @@ class ReaderOptions:
         slot_name: The slot; made if it does not exist.
         publications: What is read.
         spill_folder: Where oversize transactions wait; None stands for the temporary folder.
+        slot_wal_bytes_max: WAL that the slot may hold back before we drop it; 0 for no such limit.
         assembler_bounds: Other bounds than those of ``limits.py``, for tests.
     """
 
@@ -43,6 +44,7 @@ class ReaderOptions:
     slot_name: str
     publications: tuple[str, ...]
     spill_folder: Path | None = None
+    slot_wal_bytes_max: int = limits.SLOT_WAL_BYTES_MAX
     assembler_bounds: AssemblerBounds | None = None
 
 

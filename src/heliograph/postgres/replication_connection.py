@@ -177,10 +177,6 @@ class ReplicationConnection:
     """A replication connection; first it takes statements, after `start` it streams.
 
     Not safe for several readers; one task reads, timers may `send`.
-
-    Attributes:
-        may_hold_input: Whether input may wait in the TLS library although the socket is empty:
-            then call `receive_input` until no frame comes.
     """
 
     def __init__(self, connection: AsyncConnection[TupleRow], slot_name: str) -> None:
@@ -194,8 +190,7 @@ class ReplicationConnection:
         self._is_writer_added = False
         self._waiter: asyncio.Future[None] | None = None
         self._broken: ReplicationError | None = None
-        self.may_hold_input = bool(self._pgconn.ssl_in_use)
-        self._input_calls = _TLS_INPUT_CALLS if self.may_hold_input else 1
+        self._input_calls = _TLS_INPUT_CALLS if self._pgconn.ssl_in_use else 1
 
     @classmethod
     async def open(cls, url: Secret, *, slot_name: str, may_wait: bool) -> "ReplicationConnection":
@@ -271,7 +266,12 @@ class ReplicationConnection:
         self._socket = os.dup(self._pgconn.socket)
 
     def receive_input(self) -> None:
-        """Take what the socket has; then call `next_frame` until it returns None."""
+        """Take some of what the socket has; then call `next_frame` until it returns None.
+
+        Do both until no frame comes before you `wait_input`: input may wait in the TLS library
+        although the socket is empty, and of a socket that was reset the event loop (uvloop) says
+        only once that it can be read.
+        """
         try:
             for _ in range(self._input_calls):
                 self._pgconn.consume_input()

@@ -32,6 +32,7 @@ from heliograph.postgres.replication_connection import (
     ReplicationConnection,
     open_session,
 )
+from heliograph.postgres.slot_limit import smaller_limit
 
 
 class StreamingSource:
@@ -159,7 +160,7 @@ class SlotStart:
             slot_is_new=is_new,
             start_lsn=status.confirmed_lsn,
             wal_end=system.flushed_lsn,
-            slot_wal_bytes=status.wal_bytes_max,
+            slot_wal_bytes=smaller_limit(status.wal_bytes_max, self._options.slot_wal_bytes_max),
         )
         silence_s = timeout_s * limits.SILENT_LINK_TIMEOUTS or None
         return identity, Timing(self._status_interval_s, silence_s)
@@ -255,6 +256,8 @@ class _Session:
         self._is_progress_requested = False
         self._started_at_s = self._heard_at_s = clock.monotonic_s()
         self._is_reading = True
+        #: How often the server has asked for a status since the last one that we sent unasked.
+        self._questions = 0
 
     async def run(self) -> None:
         """Read until something breaks."""
@@ -284,7 +287,7 @@ class _Session:
         for handled in range(limits.FRAMES_PER_TURN_MAX):
             frame = self._connection.next_frame()
             if frame is None:
-                return handled > 0 and self._connection.may_hold_input
+                return handled > 0
             if not handled:
                 self._heard_at_s = self._clock.monotonic_s()
             self._state.bytes_received += len(frame)
@@ -304,7 +307,23 @@ class _Session:
             case Keepalive() as keepalive:
                 self._sink.receive_progress(self._stream.progress)
                 if keepalive.is_reply_requested:
-                    self._send_status(is_reply_requested=False)
+                    self._answer_question()
+
+    def _answer_question(self) -> None:
+        """Say how far we are, or make way for a PostgreSQL that is being shut down.
+
+        It asks when it has not heard of us for half of its timeout, which the beat forestalls. And
+        while it is shut down it asks again after every answer: it goes when all was confirmed,
+        which a slot that trails does not do for minutes.
+
+        Raises:
+            ReplicationError: If it asks over and over.
+        """
+        self._questions += 1
+        if self._questions > limits.STATUS_QUESTIONS_MAX:
+            message = "PostgreSQL asks over and over what is confirmed: it is being shut down"
+            raise ReplicationError(message)
+        self._send_status(is_reply_requested=False)
 
     def _handed_on(self) -> None:
         self._state.backoff.reset()
@@ -334,6 +353,7 @@ class _Session:
             message = f"nothing came from the server for {silent_s:.1f} s"
             self._connection.break_off(ReplicationError(message))
             return
+        self._questions = 0
         self._send_status(is_reply_requested=True)
         self._beat_handle = self._loop.call_later(self._timing.status_interval_s, self._beat)
 

@@ -75,6 +75,9 @@ class Metrics:
             "slot_safe_wal_bytes",
             "WAL that may be written before our slot is lost; NaN without a limit.",
         )
+        self.slots_dropped = self._gauge(
+            "slots_dropped", "Times that we dropped our slot because it held back too much WAL."
+        )
         self.ring_bytes = self._gauge("ring_bytes", "Bytes of transactions kept for late readers.")
         self.ring_transactions = self._gauge("ring_transactions", "Transactions kept.")
         self.ring_age_seconds = self._gauge("ring_age_seconds", "Age of the oldest one kept.")

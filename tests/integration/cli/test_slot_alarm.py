@@ -10,9 +10,11 @@ from structlog.testing import capture_logs
 
 from fixtures.waiting import wait_until
 from heliograph.cli import database_watch
+from heliograph.config import Secret
 from heliograph.core.replication.lsn import ZERO_LSN
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.embedded import EmbeddedOptions, EmbeddedPostgres
+from heliograph.postgres.slot_limit import SlotLimit
 from heliograph.server.metrics import Metrics
 from heliograph.server.system_clock import SystemClock
 
@@ -41,7 +43,11 @@ async def test_a_slot_that_holds_back_half_of_what_it_may_is_told_once(tmp_path,
         admin = AdminDatabase(url)
         await admin.open()
         watch = database_watch.DatabaseWatch(
-            admin, IdleSource(), slot_name="quiet", clock=SystemClock()
+            admin,
+            IdleSource(),
+            slot_name="quiet",
+            slot_limit=SlotLimit(Secret(url), "quiet", 0),
+            clock=SystemClock(),
         )
         watch.register(metrics)
         with capture_logs() as log, psycopg.connect(url, autocommit=True) as sql:

@@ -84,6 +84,7 @@ def test_every_setting_can_be_set():
         "HELIOGRAPH_LOG_FORMAT": "console",
         **{setting.variable: "4096" for setting in settings_of(Bounds).values()},
         "HELIOGRAPH_RING_BYTES_MAX": "2000000",
+        "HELIOGRAPH_SLOT_WAL_BYTES_MAX": "1000000000",
         "HELIOGRAPH_WRITE_DEADLINE_S": "3.5",
         "HELIOGRAPH_JUDGEMENT_TIMEOUT_S": "0.5",
         "HELIOGRAPH_JUDGEMENT_CONNECTIONS_MAX": "2",
@@ -277,6 +278,15 @@ def test_outbound_bounds_that_contradict_each_other_are_named():
     assert "HELIOGRAPH_OUTBOUND_BYTES_LOW" in shown
     too_little = {"HELIOGRAPH_OUTBOUND_BYTES_TOTAL_MAX": "8388607"}
     assert "at least HELIOGRAPH_OUTBOUND_BYTES_MAX" in message_of(Settings.from_environ, too_little)
+
+
+def test_a_limit_of_the_slot_that_would_be_reached_all_the_time_is_refused():
+    variable = "HELIOGRAPH_SLOT_WAL_BYTES_MAX"
+    assert Settings.from_environ({variable: "0"}).bounds.slot_wal_bytes_max == 0
+    least = str(limits.SLOT_WAL_BYTES_MIN)
+    assert Settings.from_environ({variable: least}).bounds.slot_wal_bytes_max == int(least)
+    shown = message_of(Settings.from_environ, {variable: "4096"})
+    assert f"{variable}: expected 0, or at least {least}" in shown
 
 
 @given(
