@@ -120,8 +120,7 @@ async def test_a_policy_that_takes_too_long_ends_a_replay_with_resync(server):
             assert (follower.reasons, seen(follower)) == ([], [10])
 
 
-async def test_policies_that_recurse_show_nothing_until_they_are_repaired(any_server):
-    server = any_server
+async def test_policies_that_recurse_show_nothing_until_they_are_repaired(server):
     recursive = (
         "alter policy own on notes using (exists (select from notes n where n.id = notes.id))"
     )
