@@ -24,8 +24,9 @@ from heliograph.limits import (
 _ID_MAX: Final = 2**27 - 1
 #: Parts of a legacy topic after ``realtime:``, in order.
 _LEGACY_PARTS: Final = ("schema", "table", "filter")
-#: Keys of an entry that subscribing reads (`core.matching.binding_parameters`).
-_READ_KEYS: Final = ("event", "schema", "table", "filter", "select")
+#: Keys of an entry that subscribing reads (`core.matching`: `binding_parameters`,
+#: `position_request`).
+_READ_KEYS: Final = ("event", "schema", "table", "filter", "select", "positions", "since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +175,9 @@ def _read_part(entry: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _readable(value: object) -> object:
-    """Keep a string, null, or the strings of a list; anything else is of the wrong type."""
+    """Keep a string, true, null, or the strings of a list; anything else is of the wrong type."""
     if isinstance(value, list):
         # One more than allowed is as wrong as all of them.
         some = cast("list[object]", value)[: SELECT_COLUMNS_MAX + 1]
         return [each if isinstance(each, str) else None for each in some]
-    return value if value is None or isinstance(value, str) else False
+    return value if value is None or isinstance(value, bool | str) else False

@@ -5,6 +5,7 @@ from hypothesis import given, strategies as st
 
 from heliograph.core.channels.join_config import parse_join, read_token, read_token_refresh
 from heliograph.core.matching.binding_parameters import parse_binding_parameters
+from heliograph.core.matching.position_request import read_position_request
 from heliograph.errors import RemoteProtocolError, SubscriptionRefusedError
 from heliograph.limits import (
     BINDINGS_BYTES_PER_CHANNEL_MAX,
@@ -78,16 +79,20 @@ any_value = st.none() | st.booleans() | st.text(max_size=3) | st.lists(st.none()
 
 @given(
     st.dictionaries(
-        st.sampled_from(["event", "schema", "table", "filter", "select", "x"]),
-        any_value | st.sampled_from(["INSERT", "id=eq.1", "orders"]),
+        st.sampled_from(
+            ["event", "schema", "table", "filter", "select", "positions", "since", "x"]
+        ),
+        any_value | st.sampled_from(["INSERT", "id=eq.1", "orders", "true"]),
     )
     | st.just({"table": "t", "select": ["a"] * (SELECT_COLUMNS_MAX + 1)})
+    | st.just({"table": "t", "positions": True, "since": "AQ" * 40})
 )
 def test_what_is_kept_subscribes_to_what_was_asked_for(entry):
     def understood(parameters):
+        positions = read_position_request([parameters])
         with contextlib.suppress(SubscriptionRefusedError):
-            return parse_binding_parameters(parameters)
-        return None
+            return parse_binding_parameters(parameters), positions
+        return None, positions
 
     (kept,) = parse([entry]).without_echo().bindings
     assert understood(kept.parameters) == understood(entry)
