@@ -160,6 +160,22 @@ DISPATCHED_PER_TURN_MAX: Final = 500
 #: memory for each such lane; smaller: the tables' index is searched more often.
 REFILL_TRANSACTIONS_MAX: Final = 128
 
+#: Channels that read the ring at once, those under slow policies or filters apart; the others wait
+#: for their turn. Half of what JUDGEMENT_CONNECTIONS_MAX allows at once, so that thousands of
+#: clients which come back together do not hold up those who never left. Larger: live changes wait
+#: longer meanwhile; smaller: PostgreSQL idles between two of them.
+CATCH_UPS_AT_ONCE_MAX: Final = 3
+
+#: Transactions matched for such a channel before other tasks get their turn. Larger: sockets wait
+#: longer while many clients catch up; smaller: more overhead per transaction.
+CATCH_UP_TRANSACTIONS_PER_TURN: Final = 50
+
+#: Rows, and bytes of their transactions, that are kept decoded for the next channel that reads the
+#: same part of the ring. Measured: three quarters of the processor time for rows of six columns.
+#: Larger: more memory, some 2 KB for each row; smaller: those who catch up decode for themselves.
+SHARED_ROWS_MAX: Final = 4_000
+SHARED_BYTES_MAX: Final = 4 * 1024 * 1024
+
 #: Seconds between two looks at what not everybody's snapshot sees yet. Larger: each judgement looks
 #: through more transactions; smaller: more queries on a busy server.
 SETTLE_INTERVAL_S: Final = 0.25

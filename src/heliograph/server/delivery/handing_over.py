@@ -188,12 +188,13 @@ def _one_of(
 
 
 def _rendered(dispatched: DispatchedTransaction, match: Match, told: Told) -> bytes:
-    """Return the ``data`` object, encoded once per (type, old row shown, columns shown)."""
+    """Return the ``data`` object, encoded once per (type, old row shown, encoder)."""
     change, group = match.change, match.group
-    key = (id(change), told, group.shown)
+    encoder = group.entry.encoder(group.shown)
+    key = (id(change), told, encoder)
     found = dispatched.renderings.get(key)
     if found is None:
-        found = dispatched.renderings[key] = group.entry.encoder(group.shown).encode(
+        found = dispatched.renderings[key] = encoder.encode(
             told.kind,
             None if told.kind is ChangeKind.DELETE else change.new,
             None if told.old is OldShown.NOTHING else change.old,
