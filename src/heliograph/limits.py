@@ -290,6 +290,11 @@ LANE_ITEM_CHANGES_MAX: Final = 1_000
 #: Bytes of row changes that may wait for one audience before it reads from the ring.
 LANE_PENDING_BYTES_MAX: Final = 8 * 1024 * 1024
 
+#: Seconds for which a trial of some tables' policies for a role, once it has passed, counts for who
+#: joins next. Larger: who joins just after a policy was broken is not refused, but sees no rows,
+#: like those who had joined before; smaller: many joins at once take longer.
+TRIAL_AGE_S_MAX: Final = 2.0
+
 #: Seconds between two looks at what decides rights while no judgement looks. Larger: what is made
 #: and dropped again within it may stay unnoticed, and without event triggers the first change after
 #: changed rights more often becomes `resync`; smaller: more queries on an idle database.
@@ -373,6 +378,11 @@ TOKENS_PER_SECOND_MAX: Final = 100
 
 #: Open WebSockets of one server process.
 CONNECTIONS_MAX: Final = 20_000
+
+#: Connections that wait to be accepted; the system has a bound of its own (`somaxconn`, 4,096). The
+#: rest is dropped without a word, and its client tries again after seconds. Smaller: so it is with
+#: some of those who all come back at once.
+ACCEPT_BACKLOG_MAX: Final = 16_384
 
 #: Open files that sockets leave alone: connections to PostgreSQL (six to judge, four of the owner,
 #: the reader), requests over HTTP, spilled transactions, logs. Fewer, and a flood of sockets keeps
