@@ -9,9 +9,9 @@ transaction it waits until they have all of it.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from heliograph import limits
 from heliograph.core.changelog.ring import Ring
@@ -28,6 +28,9 @@ from heliograph.server.delivery.channel import (
 from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.lane_item import FromRing, LaneItem
 from heliograph.server.delivery.large_transactions import ROWS_LOST, is_large
+
+if TYPE_CHECKING:
+    from heliograph.server.delivery.groups import BindingGroup
 
 #: Transactions read from the ring at once: about as many as make a good batch to judge.
 _TRANSACTIONS_AT_ONCE = limits.JUDGEMENT_BATCH_ROWS_MAX
@@ -50,10 +53,18 @@ class RingReader(Protocol):
         """Return the commit position of the last dispatched transaction."""
         ...
 
+    def groups_of(self, lane: Lane, channel: SubscribedChannel | None) -> list["BindingGroup"]:
+        """Return the groups of a channel."""
+        ...
+
     def item(
-        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None
+        self,
+        lane: Lane,
+        transaction: Transaction,
+        channel: SubscribedChannel | None,
+        groups: Sequence["BindingGroup"],
     ) -> LaneItem | None:
-        """Match one transaction from the ring, which is not large, against one channel.
+        """Match one transaction from the ring, which is not large, against groups of one channel.
 
         Raises:
             RemoteProtocolError: If its rows are malformed.
@@ -174,10 +185,11 @@ async def _fill(reader: RingReader, turn: "_Turn") -> None:
     if not turn.is_on() or not reader.ring.covers(turn.at.read_behind()):
         return
     following, _ = _next(reader, lane, turn.at, _TRANSACTIONS_AT_ONCE)
+    groups = reader.groups_of(lane, channel)
     for number, transaction in enumerate(following, 1):
         if is_large(transaction):
             return
-        item = reader.item(lane, transaction, channel)
+        item = reader.item(lane, transaction, channel, groups)
         if not turn.is_on():
             return
         for part in () if item is None else item.parts():
@@ -188,6 +200,7 @@ async def _fill(reader: RingReader, turn: "_Turn") -> None:
             return
         if number % limits.CATCH_UP_TRANSACTIONS_PER_TURN == 0:
             await asyncio.sleep(0)
+            groups = reader.groups_of(lane, channel)
 
 
 async def _give_large(reader: RingReader, turn: "_Turn", transaction: Transaction) -> None:

@@ -97,18 +97,35 @@ class RingReading:
         return self._dispatching.last_dispatched()
 
     def item(
-        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None
+        self,
+        lane: Lane,
+        transaction: Transaction,
+        channel: SubscribedChannel | None,
+        groups: Sequence[BindingGroup],
     ) -> LaneItem | None:
-        """Do what `items` does with a transaction that is not large, in one piece."""
+        """Do what `items` does with a transaction that is not large, in one piece.
+
+        Args:
+            lane: The lane.
+            transaction: The transaction.
+            channel: One that lags; None for the whole lane.
+            groups: What `groups_of` returns, in the same turn of the loop.
+        """
         if channel is not None and not channel.is_owed(transaction.xid, transaction.commit_lsn):
             return None
-        tables, places = self._places_for(lane, transaction, channel)
+        tables, places = self._places_for(lane, transaction, channel, groups)
         wanted = {oid: key for oid, key in places.items() if oid in tables}
         dispatched, changes = self._shared.get(transaction, wanted)
         after = _taken_of(transaction, channel)
         if after >= 0:
             changes = [change for change in changes if change.sequence > after]
-        return self._item(lane, dispatched, channel, changes)
+        return self._item(dispatched, channel, groups, changes)
+
+    def groups_of(self, lane: Lane, channel: SubscribedChannel | None) -> list[BindingGroup]:
+        """Return the groups of a channel, or all of its lane."""
+        if channel is None:
+            return list(lane.groups.values())
+        return [group for group in lane.groups.values() if channel in group.channels]
 
     async def items(
         self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None
@@ -125,7 +142,8 @@ class RingReading:
         """
         if channel is not None and not channel.is_owed(transaction.xid, transaction.commit_lsn):
             return
-        _, places = self._places_for(lane, transaction, channel)
+        groups = self.groups_of(lane, channel)
+        _, places = self._places_for(lane, transaction, channel, groups)
         after = _taken_of(transaction, channel)
         segments = self._dispatching.large.segments(transaction, places, after_sequence=after)
         async with aclosing(segments):
@@ -133,35 +151,33 @@ class RingReading:
                 # A table may have been read anew since the segment before.
                 known, _ = self._dispatching.adopted(transaction)
                 agreeing = [change for change in segment if change.relation.oid in known]
-                yield self._item(lane, DispatchedTransaction(transaction), channel, agreeing)
+                groups = self.groups_of(lane, channel)
+                yield self._item(DispatchedTransaction(transaction), channel, groups, agreeing)
 
     def _places_for(
-        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None
+        self,
+        lane: Lane,
+        transaction: Transaction,
+        channel: SubscribedChannel | None,
+        groups: Sequence[BindingGroup],
     ) -> tuple[set[int], dict[int, tuple[int, ...] | None]]:
         """Return the tables that a lane or channel reads, and where the keys of all tables are."""
-        tables = {
-            group.entry.description.oid
-            for group in lane.groups.values()
-            if channel is None or channel in group.channels
-        }
+        tables = {group.entry.description.oid for group in groups}
         places, disagreeing = self._dispatching.adopted(transaction)
-        for group in lane.groups.values():
-            is_reader = channel is None or channel in group.channels
-            if is_reader and group.entry.description.oid in disagreeing:
-                tell_resync(lane, group, "relation_disagrees", transaction, channel)
+        if disagreeing:
+            for group in groups:
+                if group.entry.description.oid in disagreeing:
+                    tell_resync(lane, group, "relation_disagrees", transaction, channel)
         return tables, places
 
     def _item(
         self,
-        lane: Lane,
         dispatched: DispatchedTransaction,
         channel: SubscribedChannel | None,
+        groups: Sequence[BindingGroup],
         changes: Sequence[RowChange],
     ) -> LaneItem | None:
-        """Match some changes against one lane, or one of its channels."""
-        groups = [
-            group for group in lane.groups.values() if channel is None or channel in group.channels
-        ]
+        """Match some changes against some groups of one lane."""
         matches: list[Match] = []
         for change in changes:
             for group in groups:
@@ -199,7 +215,7 @@ class RingReading:
 
     def _refill_one(self, lane: Lane, transaction: Transaction) -> None:
         """Queue a transaction for a lane; never waits, so that no other history can begin."""
-        item = self.item(lane, transaction, None)
+        item = self.item(lane, transaction, None, self.groups_of(lane, None))
         if item is not None:
             lane.append(item)
         self._tell_truncated(lane, transaction)
