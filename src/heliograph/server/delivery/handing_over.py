@@ -69,7 +69,9 @@ def deliver(
                 told = without_old_values(told) if hides_old else told
                 frames.append((match.group, _rendered(item.dispatched, match, told)))
         if len(frames) == 1 and item.only is None:
-            services.counters.delivered += _offer(item, change, *frames[0], begin_catch_up)
+            # Not in one statement: those that take it by `send` are counted meanwhile.
+            offered = _offer(item, change, *frames[0], begin_catch_up)
+            services.counters.delivered += offered
         elif frames:
             _send(item, change, frames, begin_catch_up)
         item.previous_sequence = change.sequence

@@ -298,3 +298,13 @@ async def test_a_lane_that_looks_for_its_changes_in_the_ring_lets_others_run():
     await other()
     await services.settle()
     assert turns[:4] == ["other", "lane", "other", "lane"]
+
+
+async def test_what_the_first_change_of_a_new_channel_is_told_counts_as_delivered():
+    services, group = Services(), Group(judged=False)
+    channel, outlet = subscribed(services, group)
+    subscribed(services, group)
+    channel.owed = StreamPosition(Snapshot(5, 5, frozenset()), Lsn(5))
+    services.push(item(group, 10))
+    assert outlet.told == ["10"]
+    assert services.counters.delivered == 2
