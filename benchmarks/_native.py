@@ -34,8 +34,8 @@ def cpu_s(pid):
     return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS_PER_S
 
 
-def join_text(table, token, topic="realtime:t"):
-    entry = {"event": "*", "schema": "public", "table": table}
+def join_text(table, token, topic="realtime:t", **more):
+    entry = {"event": "*", "schema": "public", "table": table, **more}
     payload = {"config": {"postgres_changes": [entry]}, "access_token": token}
     return json.dumps(["1", "1", topic, "phx_join", payload])
 

@@ -1,10 +1,10 @@
 """Subscribers that cost next to nothing: plain sockets behind one epoll, in a process of their own.
 
 Run by a benchmark as ``python _receivers.py``; it reads one JSON line (``host``, ``port``, ``key``,
-``tokens``: one subscriber each, ``table``), answers ``ready`` once all are subscribed, counts bytes
-until a line ``stop`` comes, and answers with one JSON line: the bytes that each subscriber got, and
-of the first one every chunk with the time of its arrival, so that its frames can be dated
-afterwards.
+``tokens``: one subscriber each, ``table``, ``more`` for their entries), answers ``ready`` once all
+are subscribed, counts bytes until a line ``stop`` comes, and answers with one JSON line: the bytes
+that each subscriber got, and of the first one every chunk with the time of its arrival, so that its
+frames can be dated afterwards.
 """
 
 import base64
@@ -25,7 +25,7 @@ DEADLINE_S = 60.0
 class Receivers:
     """The process, as the benchmark sees it."""
 
-    def __init__(self, url, key, tokens, table):
+    def __init__(self, url, key, tokens, table, **more):
         host, port = url.removeprefix("http://").split(":")
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__))],
@@ -34,6 +34,7 @@ class Receivers:
             text=True,
         )
         task = {"host": host, "port": int(port), "key": key, "tokens": tokens, "table": table}
+        task["more"] = more
         self._say(json.dumps(task))
         answer = self._answer()
         assert answer == "ready\n", answer
@@ -95,13 +96,13 @@ def frame_at(data, place):
 # --- the process ----------------------------------------------------------------------------
 
 
-def open_subscriber(address, key, token, table):
+def open_subscriber(address, key, token, table, **more):
     """Return the socket of a client that is subscribed to a table; it waits DEADLINE_S at most."""
     connection = socket.create_connection(address, timeout=DEADLINE_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sendall(handshake(key))
     read_until(connection, b"\r\n\r\n")
-    connection.sendall(masked(join_text(table, token)))
+    connection.sendall(masked(join_text(table, token, **more)))
     read_until(connection, ANSWER.encode())
     return connection
 
@@ -118,7 +119,9 @@ def read_until(connection, wanted):
 def main():
     task = json.loads(sys.stdin.readline())
     address, key, table = (task["host"], task["port"]), task["key"], task["table"]
-    connections = [open_subscriber(address, key, token, table) for token in task["tokens"]]
+    connections = [
+        open_subscriber(address, key, token, table, **task["more"]) for token in task["tokens"]
+    ]
     counts = [0] * len(connections)
     chunks = []
     poll = select.epoll()

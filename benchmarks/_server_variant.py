@@ -5,6 +5,7 @@ Usage: python benchmarks/_server_variant.py VARIANT dev --json …
 asgi        the second WebSocket adapter, under uvicorn with `websockets`
 write_each  every frame is written by a system call of its own as soon as it is queued, as a server
             does that calls ``send`` for each message
+decode_each every client that catches up decodes and encodes what it reads from the ring for itself
 """
 
 import os
@@ -15,6 +16,8 @@ import uvicorn
 from heliograph.cli import composition
 from heliograph.cli.main import main
 from heliograph.server.app import build_app
+from heliograph.server.delivery.lane_item import DispatchedTransaction
+from heliograph.server.delivery.shared_rows import SharedRows
 from heliograph.server.outbound import Outbound
 from heliograph.server.picows_websocket import PicowsTransport
 from heliograph.server.uvicorn_server import BoundAddress, bind_socket
@@ -86,6 +89,17 @@ def use_write_each():
     PicowsTransport.write = write
 
 
+def use_decode_each():
+    def get(_shared, transaction, wanted):
+        return DispatchedTransaction(transaction), transaction.decode(wanted)
+
+    SharedRows.get = get
+
+
 if __name__ == "__main__":
-    {"asgi": use_asgi, "write_each": use_write_each}[sys.argv.pop(1)]()
+    {
+        "asgi": use_asgi,
+        "write_each": use_write_each,
+        "decode_each": use_decode_each,
+    }[sys.argv.pop(1)]()
     main()

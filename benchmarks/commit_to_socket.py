@@ -1,11 +1,12 @@
 """How long from the commit to the socket: 100 clients, 1,000 changes a second.
 
-Usage: make bench NAME=commit_to_socket. Three runs against one server: the service role (nothing to
-judge), one user (every change judged by PostgreSQL for one set of claims), and 100 users (every
-change judged 100 times, once for each set of claims). The delay is that from the row's
-clock_timestamp() at its insert to the arrival of its frame at one of the clients, so it includes
-the commit itself; the other clients' sockets are read and counted. Writer and clients are processes
-of their own on the same machine as server and PostgreSQL, and share its cores.
+Usage: make bench NAME=commit_to_socket. Runs against one server: the service role (nothing to
+judge), one user (every change judged by PostgreSQL for one set of claims), both with channels that
+are told positions as well, and 100 users (every change judged 100 times, once for each set of
+claims). The delay is that from the row's clock_timestamp() at its insert to the arrival of its
+frame at one of the clients, so it includes the commit itself; the other clients' sockets are read
+and counted. Writer and clients are processes of their own on the same machine as server and
+PostgreSQL, and share its cores.
 
 A run in which not every client gets every change measures nothing and ends the benchmark. The one
 with 100 users is known not to keep up; what was missing stands in its result (`incomplete`).
@@ -58,9 +59,9 @@ with psycopg.connect(url, autocommit=True) as connection:
 """
 
 
-def measure(server, tokens, *, must_keep_up=True):
+def measure(server, tokens, *, must_keep_up=True, has_positions=False):
     count = RATE * SECONDS
-    receivers = Receivers(server.url, server.anon_key, tokens, "ticks")
+    receivers = Receivers(server.url, server.anon_key, tokens, "ticks", has_positions=has_positions)
     # Notes behind the answer to a join are not counted.
     joined, _ = settle(receivers, above=[-1] * len(tokens))
     began_cpu_s, before = cpu_s(server.process.pid), server.metrics()
@@ -73,12 +74,15 @@ def measure(server, tokens, *, must_keep_up=True):
     counts, frames = receivers.stop()
     delays = sorted(delays_of(frames))
     received = [total - before_all for total, before_all in zip(counts, joined, strict=True)]
+    delivered = difference(before, after, "heliograph_changes_delivered_total")
     incomplete = None
     if not is_settled:
         incomplete = f"not everything had come {DRAIN_DEADLINE_S:.0f} s after the last commit"
     elif len(delays) != count:
         incomplete = f"a client got {len(delays)} of {count} changes"
-    elif min(received) != max(received):
+    elif has_positions and delivered != count * len(tokens):
+        incomplete = f"{delivered:.0f} of {count * len(tokens)} changes were delivered"
+    elif not has_positions and min(received) != max(received):
         incomplete = f"one client got {min(received)} bytes and another {max(received)}"
     if incomplete and (must_keep_up or not delays):
         sys.exit(f"{incomplete}: nothing was measured")
@@ -91,6 +95,7 @@ def measure(server, tokens, *, must_keep_up=True):
         "received_of_written": round(len(delays) / count, 4),
         "incomplete": incomplete,
         "server_cpu_us_per_frame": round(used_cpu_s / sent * 1e6, 2),
+        "server_cpu_us_per_change": round(used_cpu_s / delivered * 1e6, 2),
         "frames_per_write": round(sent / writes, 2),
         "resyncs": difference(before, after, "heliograph_resyncs_total"),
     }
@@ -143,16 +148,24 @@ def main():
             one = server.token("user-0", shop="a")
             runs = {
                 "service_role": measure(server, [server.service_role_key] * CLIENTS),
+                "positions": measure(
+                    server, [server.service_role_key] * CLIENTS, has_positions=True
+                ),
                 "one_user": measure(server, [one] * CLIENTS),
+                "one_user_positions": measure(server, [one] * CLIENTS, has_positions=True),
                 "many_users": measure(
                     server,
                     [server.token(f"user-{n}", shop="a") for n in range(CLIENTS)],
                     must_keep_up=False,
                 ),
             }
-    free, one, many = runs.values()
+    free, marked, one, one_marked, many = runs.values()
     print(f"p99, judged for one user / nothing to judge:  {one['p99_ms'] / free['p99_ms']:.2f}")
     print(f"p99, judged for 100 users / for one user:     {many['p99_ms'] / one['p99_ms']:.2f}")
+    for name, plain, told in (("service role", free, marked), ("one user", one, one_marked)):
+        cpu = told["server_cpu_us_per_change"] / plain["server_cpu_us_per_change"]
+        print(f"positions, {name}: p50 {told['p50_ms'] / plain['p50_ms']:.2f}", end="")
+        print(f", p99 {told['p99_ms'] / plain['p99_ms']:.2f}, CPU {cpu:.2f}")
     for name, run in runs.items():
         target = f"   (goal: p99 <= {TARGET_MS:.0f} ms)" if name != "many_users" else ""
         print(f"{name}: {json.dumps(run)}{target}")

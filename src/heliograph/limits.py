@@ -175,6 +175,22 @@ DISPATCHED_PER_TURN_MAX: Final = 500
 #: memory for each such lane; smaller: the tables' index is searched more often.
 REFILL_TRANSACTIONS_MAX: Final = 128
 
+#: Channels that read the ring at once, those under slow policies or filters apart; the others wait
+#: for their turn. Half of what JUDGEMENT_CONNECTIONS_MAX allows at once, so that thousands of
+#: clients which come back together do not hold up those who never left. Larger: live changes wait
+#: longer meanwhile; smaller: PostgreSQL idles between two of them.
+CATCH_UPS_AT_ONCE_MAX: Final = 3
+
+#: Transactions matched for such a channel before other tasks get their turn. Larger: sockets wait
+#: longer while many clients catch up; smaller: more overhead per transaction.
+CATCH_UP_TRANSACTIONS_PER_TURN: Final = 50
+
+#: Rows, and bytes of their transactions, that are kept decoded for the next channel that reads the
+#: same part of the ring. Measured: three quarters of the processor time for rows of six columns.
+#: Larger: more memory, some 2 KB for each row; smaller: those who catch up decode for themselves.
+SHARED_ROWS_MAX: Final = 4_000
+SHARED_BYTES_MAX: Final = 4 * 1024 * 1024
+
 #: Seconds between two looks at what not everybody's snapshot sees yet. Larger: each judgement looks
 #: through more transactions; smaller: more queries on a busy server.
 SETTLE_INTERVAL_S: Final = 0.25
@@ -289,6 +305,11 @@ LANE_ITEM_CHANGES_MAX: Final = 1_000
 #: Bytes of row changes that may wait for one audience before it reads from the ring.
 LANE_PENDING_BYTES_MAX: Final = 8 * 1024 * 1024
 
+#: Seconds for which a trial of some tables' policies for a role, once it has passed, counts for who
+#: joins next. Larger: who joins just after a policy was broken is not refused, but sees no rows,
+#: like those who had joined before; smaller: many joins at once take longer.
+TRIAL_AGE_S_MAX: Final = 2.0
+
 #: Seconds between two looks at what decides rights while no judgement looks. Larger: what is made
 #: and dropped again within it may stay unnoticed, and without event triggers the first change after
 #: changed rights more often becomes `resync`; smaller: more queries on an idle database.
@@ -372,6 +393,11 @@ TOKENS_PER_SECOND_MAX: Final = 100
 
 #: Open WebSockets of one server process.
 CONNECTIONS_MAX: Final = 20_000
+
+#: Connections that wait to be accepted; the system has a bound of its own (`somaxconn`, 4,096). The
+#: rest is dropped without a word, and its client tries again after seconds. Smaller: so it is with
+#: some of those who all come back at once.
+ACCEPT_BACKLOG_MAX: Final = 16_384
 
 #: Open files that sockets leave alone: connections to PostgreSQL (six to judge, four of the owner,
 #: the reader), requests over HTTP, spilled transactions, logs. Fewer, and a flood of sockets keeps

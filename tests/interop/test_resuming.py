@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import json
 import signal
 
 import psycopg
@@ -33,6 +34,10 @@ NOTES = (
     "alter publication supabase_realtime add table notes",
     f"insert into members values ('{ALICE}'), ('{BOB}')",
 )
+
+
+def said(client, topic):
+    return [system["message"] for system in client.systems(topic)]
 
 
 @contextlib.asynccontextmanager
@@ -344,3 +349,15 @@ async def test_an_idle_channel_is_told_its_position_and_who_did_not_ask_is_not(s
         await insert(sql, 1)
         await client.until(lambda: client.changes("quiet"))
         assert client.marks("quiet") == []
+
+
+async def test_a_token_with_other_claims_leaves_the_channel_its_positions(server):
+    server.sql(*NOTES)
+    async with sql_of(server) as sql, following(server) as client:
+        await client.follow("notes", server.token(ALICE))
+        refreshed = {"access_token": server.token(ALICE, team="new")}
+        message = ["1", "2", "realtime:notes", "access_token", refreshed]
+        await client.socket.send(json.dumps(message))
+        await client.until(lambda: said(client, "notes").count("Subscribed to PostgreSQL") == 2)
+        await sql.execute(f"insert into notes values (1, '{ALICE}', 'x')")
+        await client.settled("notes", 1)

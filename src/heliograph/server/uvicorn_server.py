@@ -18,7 +18,7 @@ import structlog
 import uvicorn
 
 from heliograph.errors import ConfigurationError
-from heliograph.limits import DRAIN_DEADLINE_S
+from heliograph.limits import ACCEPT_BACKLOG_MAX, DRAIN_DEADLINE_S
 from heliograph.server.app import ServerParts, build_app, build_registry
 from heliograph.server.picows_websocket import PicowsGate
 from heliograph.server.supervision import Supervisor
@@ -147,6 +147,7 @@ async def serve(
             build_app(parts, registry),
             http=BoundedHttpProtocol,
             ws=cast("Any", gate),
+            backlog=ACCEPT_BACKLOG_MAX,
             lifespan="off",
             log_config=None,
             access_log=False,

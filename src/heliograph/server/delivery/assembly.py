@@ -235,6 +235,7 @@ def _assemble(
             rules=options.serving,
             delete_visibility=options.visibility.delete_visibility,
             resuming=_resuming(options, foundation, marks),
+            clock=options.clock,
         )
     )
     preparation.wildcards = subscriptions

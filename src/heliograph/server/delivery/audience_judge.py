@@ -71,8 +71,12 @@ class Audience(Protocol):
     role: str
     claims_json: str
     judged: frozenset[FilterTerm]
-    timeouts_in_a_row: int
     judged_s: float
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether its judgements may take longer than others should wait."""
+        ...
 
 
 class AudienceJudge:
@@ -232,9 +236,4 @@ class AudienceJudge:
 
 def _may_be_slow(audience: Audience, question: Question) -> bool:
     """Tell whether a judgement may hold its connection longer than others should wait."""
-    return (
-        bool(audience.judged)
-        or audience.timeouts_in_a_row > 0
-        or audience.judged_s > limits.JUDGEMENT_SLOW_S
-        or question.row_count > limits.JUDGEMENT_SLOW_ROWS
-    )
+    return audience.is_slow or question.row_count > limits.JUDGEMENT_SLOW_ROWS

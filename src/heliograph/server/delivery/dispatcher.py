@@ -20,6 +20,7 @@ from heliograph.ports.clock import Clock
 from heliograph.postgres.judge import Judgement
 from heliograph.server.delivery.audience_judge import AudienceJudge
 from heliograph.server.delivery.catch_up import catch_up, finished_up_to
+from heliograph.server.delivery.catch_up_places import CatchUpPlaces
 from heliograph.server.delivery.channel import (
     END_OF_TRANSACTION,
     Place,
@@ -94,6 +95,7 @@ class Dispatcher:
         self._rebuilt_at = ZERO_LSN
         self._first_position: StreamPosition | None = None
         self.large = LargeTransactions(self._needed_from, parts.clock)
+        self._places = CatchUpPlaces()
         self._reading = RingReading(parts.ring, self, parts.clock, leave_events=self._leave_events)
 
     def lane(self, role: str, claims_json: str, judged: frozenset[FilterTerm]) -> Lane:
@@ -166,6 +168,7 @@ class Dispatcher:
         self._rebuilt_at = ZERO_LSN
         self._dispatched_up_to(floor)
         self.large.restart()
+        self._reading.restart()
         for lane in self.lanes.values():
             lane.restart()
 
@@ -400,7 +403,7 @@ class Dispatcher:
         failed = partial(close_failed, (channel,))
 
         async def work() -> None:
-            await catch_up(self._reading, lane, channel)
+            await catch_up(self._reading, lane, channel, self._places)
             self.large.release()
 
         self._parts.supervisor.spawn(work(), name="catch_up", on_failure=failed)

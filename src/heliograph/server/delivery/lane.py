@@ -134,6 +134,15 @@ class Lane:
             return self._in_flight
         return self._pending[0].commit_lsn if self._pending else None
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether its judgements may take longer than others should wait."""
+        return (
+            bool(self.judged)
+            or self.timeouts_in_a_row > 0
+            or self.judged_s > limits.JUDGEMENT_SLOW_S
+        )
+
     def is_idle(self) -> bool:
         """Tell whether nothing waits."""
         return not self._pending and self._in_flight is None

@@ -11,6 +11,7 @@ from heliograph.server.delivery.channel import Place, SubscribedChannel
 from heliograph.server.delivery.groups import Match
 
 if TYPE_CHECKING:
+    from heliograph.core.matching.change_json import ChangeEncoder
     from heliograph.core.matching.visibility import Told
 
 
@@ -19,7 +20,7 @@ class DispatchedTransaction:
 
     Attributes:
         transaction: The transaction (of an oversize one: its mark).
-        renderings: ``data`` objects by (id of the change, what is told, columns shown): a change is
+        renderings: ``data`` objects by (id of the change, what is told, encoder): a change is
             encoded once for all lanes that show the same of it.
     """
 
@@ -28,7 +29,7 @@ class DispatchedTransaction:
     def __init__(self, transaction: Transaction) -> None:
         """Begin with nothing encoded."""
         self.transaction = transaction
-        self.renderings: dict[tuple[int, Told, tuple[str, ...]], bytes] = {}
+        self.renderings: dict[tuple[int, Told, ChangeEncoder], bytes] = {}
 
 
 @dataclass(slots=True, eq=False)

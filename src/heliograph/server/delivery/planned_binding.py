@@ -8,7 +8,9 @@ from heliograph.core.matching.filter_parser import FilterTerm
 from heliograph.core.matching.filters import BoundParameters
 from heliograph.errors import SubscriptionRefusedError
 from heliograph.ports.change_subscriptions import ChangeBinding
+from heliograph.ports.identity import Identity
 from heliograph.postgres.judge_statement import JudgementStatement, build_statement
+from heliograph.server.delivery.channel import SubscribedChannel
 from heliograph.server.delivery.tables import TableEntry
 
 
@@ -19,6 +21,16 @@ class PlannedBinding:
     binding: ChangeBinding
     entry: TableEntry
     bound: BoundParameters
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wildcard:
+    """A wildcard binding that waits for tables to come."""
+
+    binding: ChangeBinding
+    parameters: BindingParameters
+    identity: Identity
+    channel: SubscribedChannel
 
 
 def judged_terms(planned: Collection[PlannedBinding]) -> frozenset[FilterTerm]:

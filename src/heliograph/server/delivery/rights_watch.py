@@ -14,13 +14,12 @@ Where event triggers report definitions in commit order (`rights_log`), only rol
 memberships are compared, which no event trigger reports.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Final, NamedTuple
 
 from heliograph.core.replication.lsn import Lsn
-from heliograph.errors import UnavailableError
 from heliograph.postgres.rights_state import RightsQuestion, RightsState
+from heliograph.server.delivery.shared_answer import SharedAnswer
 
 #: The part of a state that concerns every table; relations have their oids.
 GENERAL: Final = 0
@@ -71,14 +70,11 @@ class RightsWatch:
             look: Reads the state in a snapshot of its own.
             reads_definitions: Whether nobody else reports changed definitions.
         """
-        self._take = look
+        self._answer = SharedAnswer(lambda: look(self.question))
         self._known: dict[int, _Known] = {}
         self._disputed: set[int] = set()
         #: Of these, what was seen to differ; the rest is only not trusted any more.
         self._differed: set[int] = set()
-        self._looking = asyncio.Lock()
-        self._looks_begun = 0
-        self._last: RightsState | UnavailableError | None = None
         self.question = RightsQuestion(reads_definitions)
         self.read_again: Callable[[], Awaitable[None]] | None = None
         self.on_changed: Callable[[Collection[int]], None] | None = None
@@ -100,18 +96,7 @@ class RightsWatch:
         Raises:
             UnavailableError: If the database does not answer.
         """
-        begun_before = self._looks_begun
-        async with self._looking:
-            if self._looks_begun == begun_before:
-                self._looks_begun += 1
-                try:
-                    self._last = await self._take(self.question)
-                except UnavailableError as error:
-                    self._last = error
-            if isinstance(self._last, RightsState):
-                return self._last
-        message = f"what decides rights could not be read: {self._last}"
-        raise UnavailableError(message)
+        return await self._answer.get()
 
     async def confirm(self, state: RightsState | None = None) -> None:
         """Compare, and have all rights read again if need be.

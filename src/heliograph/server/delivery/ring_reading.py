@@ -24,6 +24,7 @@ from heliograph.server.delivery.large_transactions import (
     Patience,
     is_large,
 )
+from heliograph.server.delivery.shared_rows import SharedRows
 
 if TYPE_CHECKING:
     from heliograph.server.delivery.groups import Match
@@ -77,6 +78,11 @@ class RingReading:
         self._dispatching = dispatching
         self._clock = clock
         self._leave_events = leave_events
+        self._shared = SharedRows()
+
+    def restart(self) -> None:
+        """Begin with another history."""
+        self._shared.restart()
 
     async def reach(self, lsn: Lsn) -> None:
         """Wait until everything that commits up to a position was dispatched.
@@ -90,10 +96,41 @@ class RingReading:
         """Return the commit position of the last dispatched transaction."""
         return self._dispatching.last_dispatched()
 
+    def item(
+        self,
+        lane: Lane,
+        transaction: Transaction,
+        channel: SubscribedChannel | None,
+        groups: Sequence[BindingGroup],
+    ) -> LaneItem | None:
+        """Do what `items` does with a transaction that is not large, in one piece.
+
+        Args:
+            lane: The lane.
+            transaction: The transaction.
+            channel: One that lags; None for the whole lane.
+            groups: What `groups_of` returns, in the same turn of the loop.
+        """
+        if channel is not None and not channel.is_owed(transaction.xid, transaction.commit_lsn):
+            return None
+        tables, places = self._places_for(lane, transaction, channel, groups)
+        wanted = {oid: key for oid, key in places.items() if oid in tables}
+        dispatched, changes = self._shared.get(transaction, wanted)
+        after = _taken_of(transaction, channel)
+        if after >= 0:
+            changes = [change for change in changes if change.sequence > after]
+        return self._item(dispatched, channel, groups, changes)
+
+    def groups_of(self, lane: Lane, channel: SubscribedChannel | None) -> list[BindingGroup]:
+        """Return the groups of a channel, or all of its lane."""
+        if channel is None:
+            return list(lane.groups.values())
+        return [group for group in lane.groups.values() if channel in group.channels]
+
     async def items(
         self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None
     ) -> AsyncGenerator[LaneItem | None]:
-        """Match one transaction from the ring against a lane, or one of its channels that lags.
+        """Match a large transaction from the ring against a lane, or one of its channels that lags.
 
         Yields:
             Parts that are not empty, in order; None where a part would be.
@@ -105,48 +142,42 @@ class RingReading:
         """
         if channel is not None and not channel.is_owed(transaction.xid, transaction.commit_lsn):
             return
-        tables, places = self._places_for(lane, transaction, channel)
+        groups = self.groups_of(lane, channel)
+        _, places = self._places_for(lane, transaction, channel, groups)
         after = _taken_of(transaction, channel)
-        if not is_large(transaction):
-            changes = transaction.decode({oid: key for oid, key in places.items() if oid in tables})
-            left = [change for change in changes if change.sequence > after]
-            yield self._item(lane, transaction, channel, left)
-            return
         segments = self._dispatching.large.segments(transaction, places, after_sequence=after)
         async with aclosing(segments):
             async for segment in segments:
                 # A table may have been read anew since the segment before.
                 known, _ = self._dispatching.adopted(transaction)
                 agreeing = [change for change in segment if change.relation.oid in known]
-                yield self._item(lane, transaction, channel, agreeing)
+                groups = self.groups_of(lane, channel)
+                yield self._item(DispatchedTransaction(transaction), channel, groups, agreeing)
 
     def _places_for(
-        self, lane: Lane, transaction: Transaction, channel: SubscribedChannel | None
-    ) -> tuple[set[int], dict[int, tuple[int, ...] | None]]:
-        """Return the tables that a lane or channel reads, and where the keys of all tables are."""
-        tables = {
-            group.entry.description.oid
-            for group in lane.groups.values()
-            if channel is None or channel in group.channels
-        }
-        places, disagreeing = self._dispatching.adopted(transaction)
-        for group in lane.groups.values():
-            is_reader = channel is None or channel in group.channels
-            if is_reader and group.entry.description.oid in disagreeing:
-                tell_resync(lane, group, "relation_disagrees", transaction, channel)
-        return tables, places
-
-    def _item(
         self,
         lane: Lane,
         transaction: Transaction,
         channel: SubscribedChannel | None,
+        groups: Sequence[BindingGroup],
+    ) -> tuple[set[int], dict[int, tuple[int, ...] | None]]:
+        """Return the tables that a lane or channel reads, and where the keys of all tables are."""
+        tables = {group.entry.description.oid for group in groups}
+        places, disagreeing = self._dispatching.adopted(transaction)
+        if disagreeing:
+            for group in groups:
+                if group.entry.description.oid in disagreeing:
+                    tell_resync(lane, group, "relation_disagrees", transaction, channel)
+        return tables, places
+
+    def _item(
+        self,
+        dispatched: DispatchedTransaction,
+        channel: SubscribedChannel | None,
+        groups: Sequence[BindingGroup],
         changes: Sequence[RowChange],
     ) -> LaneItem | None:
-        """Match some changes against one lane, or one of its channels."""
-        groups = [
-            group for group in lane.groups.values() if channel is None or channel in group.channels
-        ]
+        """Match some changes against some groups of one lane."""
         matches: list[Match] = []
         for change in changes:
             for group in groups:
@@ -155,7 +186,7 @@ class RingReading:
                 match = group.match(change, leave_events=self._leave_events)
                 if match is not None:
                     matches.append(match)
-        return LaneItem(DispatchedTransaction(transaction), matches, channel) if matches else None
+        return LaneItem(dispatched, matches, channel) if matches else None
 
     async def refill(self, lane: Lane) -> None:
         """Give an overflown lane that has nothing to do what it missed, or let it be live again."""
@@ -177,16 +208,16 @@ class RingReading:
             await self._refill_large(lane, found[0])
         else:
             for transaction in takewhile(lambda kept: not is_large(kept), found):
-                await self._refill_one(lane, transaction)
+                self._refill_one(lane, transaction)
                 lane.behind = transaction.commit_lsn
                 if lane.is_full():
                     return
 
-    async def _refill_one(self, lane: Lane, transaction: Transaction) -> None:
+    def _refill_one(self, lane: Lane, transaction: Transaction) -> None:
         """Queue a transaction for a lane; never waits, so that no other history can begin."""
-        async for item in self.items(lane, transaction, None):
-            if item is not None:
-                lane.append(item)
+        item = self.item(lane, transaction, None, self.groups_of(lane, None))
+        if item is not None:
+            lane.append(item)
         self._tell_truncated(lane, transaction)
 
     async def _refill_large(self, lane: Lane, transaction: Transaction) -> None:

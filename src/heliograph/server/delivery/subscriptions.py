@@ -25,6 +25,7 @@ from heliograph.errors import (
     SubscriptionRefusedError,
 )
 from heliograph.ports.change_subscriptions import ChangeBinding, ChangeOutlet, ChangeSubscription
+from heliograph.ports.clock import Clock
 from heliograph.ports.identity import Identity
 from heliograph.postgres.filter_sql import refuse_invalid_terms
 from heliograph.postgres.judge import Judge
@@ -40,12 +41,14 @@ from heliograph.server.delivery.groups import BindingGroup
 from heliograph.server.delivery.lane import Lane
 from heliograph.server.delivery.planned_binding import (
     PlannedBinding,
+    Wildcard,
     has_policy,
     judged_terms,
     not_streamable,
     policy_statement,
 )
 from heliograph.server.delivery.positions import PositionService, StreamPosition, Unsettled
+from heliograph.server.delivery.recent_trials import RecentTrials
 from heliograph.server.delivery.resuming import Resuming, Resumption
 from heliograph.server.delivery.serving import (
     POLICIES_READ_ABSENT,
@@ -73,6 +76,7 @@ class SubscriptionParts:
         rules: Which tables are served to whom.
         delete_visibility: Who learns of a DELETE; joins are told what that means for them.
         resuming: Decides whether a subscription goes on where its client was.
+        clock: For ages.
     """
 
     registry: TableRegistry
@@ -84,6 +88,7 @@ class SubscriptionParts:
     rules: ServingRules
     delete_visibility: DeleteVisibility
     resuming: Resuming
+    clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +99,14 @@ class _Positions:
     subscription: Fingerprint
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Wildcard:
-    """A wildcard binding that waits for tables to come."""
-
-    binding: ChangeBinding
-    parameters: BindingParameters
-    identity: Identity
-    channel: SubscribedChannel
-
-
 class ChangeSubscriptionService:
     """Implements `ports.change_subscriptions.ChangeSubscriptions`."""
 
     def __init__(self, parts: SubscriptionParts) -> None:
         """Wire the parts."""
         self._parts = parts
-        self._wildcards: dict[SubscribedChannel, list[_Wildcard]] = {}
+        self._trials = RecentTrials(parts.clock)
+        self._wildcards: dict[SubscribedChannel, list[Wildcard]] = {}
         #: In order, each once: equal entries of one join share a group.
         self._members: dict[SubscribedChannel, dict[BindingGroup, None]] = {}
         #: Bounded by the tables of the publication, the roles of tokens and our own reasons.
@@ -150,7 +146,7 @@ class ChangeSubscriptionService:
         )
         wildcards = [
             # What the client wrote there, up to a megabyte, has been read by now.
-            _Wildcard(ChangeBinding(binding.id, {}), parameters, identity, channel)
+            Wildcard(ChangeBinding(binding.id, {}), parameters, identity, channel)
             for binding, parameters in parsed
             if parameters.is_wildcard
         ]
@@ -211,7 +207,7 @@ class ChangeSubscriptionService:
         with suppress(JudgementUnavailableError):
             await self._try_out(planned, identity, is_join=False)
 
-    def _covers(self, wildcard: _Wildcard, table_oid: int) -> bool:
+    def _covers(self, wildcard: Wildcard, table_oid: int) -> bool:
         """Tell whether a binding has a table already, or its channel has ended meanwhile."""
         channel = wildcard.channel
         return channel.is_closed or any(
@@ -260,15 +256,11 @@ class ChangeSubscriptionService:
         Returns:
             What is left: a wildcard stands for the tables that can be served.
         """
-        role = identity.role
         for entry in {id(plan.entry): plan.entry for plan in planned}.values():
             if entry.rights[identity.role].reads_tables:
                 await self._parts.dependencies.prepare(entry.description.oid)
-        asking = [
-            plan for plan in planned if plan.bound.needs_postgres_check or has_policy(plan, role)
-        ]
         try:
-            refused = await self._refused_by_postgres(asking, identity, is_join=is_join)
+            refused = await self._tried_lately(planned, identity, is_join=is_join)
         except RoleUnusableError as cause:
             message = f"Unable to subscribe to changes: role {identity.role} can not be assumed"
             raise SubscriptionRefusedError(message, reason="role_not_usable") from cause
@@ -278,6 +270,25 @@ class ChangeSubscriptionService:
                 raise not_enabled(plan.bound.parameters)
         return left
 
+    async def _tried_lately(
+        self, planned: Sequence[PlannedBinding], identity: Identity, *, is_join: bool
+    ) -> list[PlannedBinding]:
+        """Do `_refused_by_postgres`, unless the same policies passed for somebody else just now."""
+        role = identity.role
+        policies = [plan for plan in planned if has_policy(plan, role)]
+        if not policies or any(plan.bound.needs_postgres_check for plan in planned):
+            return await self._refused_by_postgres(planned, identity, is_join=is_join)
+        question = (
+            role,
+            frozenset((p.entry.description.oid, p.entry.rights[role].policy) for p in policies),
+        )
+        async with self._trials.trial(question) as trial:
+            if not trial.is_needed:
+                return []
+            refused = await self._refused_by_postgres(policies, identity, is_join=is_join)
+            trial.has_passed = not refused
+            return refused
+
     async def _refused_by_postgres(
         self, asking: Sequence[PlannedBinding], identity: Identity, *, is_join: bool
     ) -> list[PlannedBinding]:
@@ -285,7 +296,10 @@ class ChangeSubscriptionService:
 
         A statement that fails spoils its transaction, so those behind it are tried in another one.
         """
-        role, waiting, refused = identity.role, deque(asking), list[PlannedBinding]()
+        role, refused = identity.role, list[PlannedBinding]()
+        waiting = deque(
+            plan for plan in asking if plan.bound.needs_postgres_check or has_policy(plan, role)
+        )
         while waiting:
             async with self._parts.judge.as_role(
                 role, identity.claims_json, is_join=is_join

@@ -1,7 +1,7 @@
 """The tables in use, read from the catalog once and again when their definition changed."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from heliograph.core.changelog.position import Fingerprint, make_fingerprint
@@ -11,6 +11,7 @@ from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.catalog import Catalog, PublishedTable
 from heliograph.postgres.partitions import read_insert_position, read_leaves, rows_moved
 from heliograph.server.delivery.rights_watch import RightsWatch
+from heliograph.server.delivery.shared_answer import SharedAnswer
 from heliograph.server.delivery.tables import TableEntry
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class TableRegistry:
         self._partitions_marks: dict[int, Fingerprint] = {}
         self.partitions_version = 0
         self._reading = asyncio.Lock()
+        self._published = SharedAnswer(self._read_published)
 
     def entry(self, oid: int) -> TableEntry | None:
         """Return what is known of a table."""
@@ -57,8 +59,15 @@ class TableRegistry:
         self._partitions_marks[oid] = make_fingerprint(repr(sorted(leaves.items())))
         self.partitions_version += 1
 
-    async def published_tables(self) -> list[PublishedTable]:
-        """List what clients may subscribe to, as of now."""
+    async def published_tables(self) -> Sequence[PublishedTable]:
+        """List what clients may subscribe to, as of now; one look for all who wait.
+
+        Raises:
+            UnavailableError: If the database does not answer.
+        """
+        return await self._published.get()
+
+    async def _read_published(self) -> Sequence[PublishedTable]:
         async with self._admin.connection() as connection:
             return await self._catalog.published_tables(connection)
 
@@ -75,6 +84,9 @@ class TableRegistry:
         await self._rights.look_before_reading()
         async with self._reading, self._admin.connection() as connection:
             known = self._entries.get(oid)
+            if known is not None and role in known.rights:
+                # Somebody else read it meanwhile.
+                return known
             if known is None:
                 description = await self._catalog.describe(connection, oid)
                 if description is None:

@@ -85,6 +85,7 @@ any_value = st.none() | st.booleans() | st.text(max_size=3) | st.lists(st.none()
         any_value | st.sampled_from(["INSERT", "id=eq.1", "orders", "true", "p" * 300]),
     )
     | st.just({"table": "t", "select": ["a"] * (SELECT_COLUMNS_MAX + 1)})
+    | st.just({"table": "t", "positions": True, "since": "AQ" * 40})
 )
 @example({"table": "t", "positions": True, "since": "a position"})
 def test_what_is_kept_subscribes_to_what_was_asked_for(entry):

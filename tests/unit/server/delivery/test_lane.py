@@ -1,203 +1,18 @@
 """Order, overflow and lagging channels of one lane; the test plays the judge and the ring."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
-from fixtures.transactions import empty_transaction
+from fixtures.lanes import Group, Services, item, subscribed
 from heliograph import limits
-from heliograph.core.matching.visibility import OldShown, Told, Verdict
-from heliograph.core.replication.lsn import ZERO_LSN, Lsn
-from heliograph.core.replication.row_change import ChangeKind
+from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.snapshot import Snapshot
-from heliograph.server.delivery.catch_up import catch_up
-from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
-from heliograph.server.delivery.counters import DeliveryCounters
-from heliograph.server.delivery.groups import Match
-from heliograph.server.delivery.lane import Lane
-from heliograph.server.delivery.lane_item import DispatchedTransaction, LaneItem, LaneMark
+from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place
+from heliograph.server.delivery.lane_item import LaneMark
 from heliograph.server.delivery.positions import StreamPosition
 
 pytestmark = pytest.mark.asyncio
-
-
-TOLD = Told(ChangeKind.INSERT, OldShown.NOTHING)
-
-
-class Change:
-    kind = ChangeKind.INSERT
-    old = None
-    new = ("x",)
-
-    def __init__(self, sequence):
-        self.sequence = sequence
-        self.relation = self
-        self.oid = 7
-
-
-class Entry:
-    def __init__(self):
-        self.valid_since = ZERO_LSN
-        self.description = self
-        self.oid = 7
-        self.primary_key = ("id",)
-
-    def encoder(self, _shown):
-        return self
-
-    def encode(self, _kind, _new, _old, time_us, _key):
-        return str(time_us)
-
-
-class Group:
-    audience = ("authenticated", "{}")
-    shown = ("id",)
-    version = 1
-    stale_reason = "table_changed"
-
-    def __init__(self, *, judged):
-        self.judged = judged
-        self.entry = Entry()
-        self.channels = {}
-
-    def needs_judge(self):
-        return self.judged
-
-
-class Judging:
-    def ask(self, matches, question):
-        question.row_count += sum(match.group.judged for match in matches)
-
-    def is_undecidable(self, _match):
-        return False
-
-    def told(self, _match, _question, _judgement):
-        return TOLD
-
-
-class Outlet:
-    def __init__(self):
-        self.told = []
-        self.is_full = False
-        self.drained = asyncio.Event()
-
-    def send_change(self, _ids, data):
-        self.told.append(data)
-
-    def offer_change(self, ids, data):
-        if self.has_room():
-            self.send_change(ids, data)
-            return True
-        return False
-
-    def send_system(self, *, status, message, details=None):
-        self.told.append(f"{status} {message}")
-
-    def has_room(self):
-        return not self.is_full
-
-    async def wait_room(self):
-        while self.is_full:
-            self.drained.clear()
-            await self.drained.wait()
-
-    def drain(self):
-        self.is_full = False
-        self.drained.set()
-
-
-class Services:
-    """What a lane needs; `gate` holds judgements back, `ring` is read by position."""
-
-    def __init__(self):
-        self.counters = DeliveryCounters()
-        self.judging = Judging()
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.ring = self
-        self.kept = []
-        self.tasks = []
-        self.judged_at_once = []
-        self.dispatched = ZERO_LSN
-        self.lane = Lane("authenticated", "{}", self)
-
-    def spawn_lane(self, lane):
-        self.tasks.append(asyncio.create_task(lane.run()))
-
-    async def judge(self, _lane, question, _items):
-        self.judged_at_once.append(question.row_count)
-        await self.gate.wait()
-        return object()
-
-    must_look = False
-
-    def rights_changed_by(self, _transaction, _judgement):
-        return False
-
-    def rights_changed(self, _judgement, _transaction, _tables, _proven):
-        return False
-
-    def note_commit(self, _commit_time_us):
-        pass
-
-    async def refill(self, lane):
-        lane.behind = None
-
-    def start_catch_up(self, lane, channel):
-        if not channel.is_held and not channel.is_catching_up:
-            self.tasks.append(asyncio.create_task(catch_up(self, lane, channel)))
-
-    def last_dispatched(self):
-        return self.dispatched
-
-    def covers(self, _lsn):
-        return True
-
-    def after(self, lsn, _oids, _limit):
-        return [item.dispatched.transaction for item in self.kept if item.commit_lsn > lsn], None
-
-    async def items(self, _lane, transaction, channel):
-        (item,) = [kept for kept in self.kept if kept.dispatched.transaction is transaction]
-        place = channel.lag
-        after = place.sequence if place.commit_lsn == transaction.commit_lsn else -1
-        matches = [match for match in item.matches if match.change.sequence > after]
-        yield LaneItem(item.dispatched, matches, channel)
-
-    def push(self, item):
-        self.kept.append(item)
-        self.dispatched = item.commit_lsn
-        self.lane.push(replace(item))
-
-    async def settle(self):
-        while any(not task.done() for task in self.tasks):
-            await asyncio.gather(*self.tasks)
-
-
-def transaction(commit_lsn, *, changes=1, size_bytes=10):
-    return empty_transaction(
-        commit_lsn, commit_time_us=commit_lsn, row_count=changes, size_bytes=size_bytes
-    )
-
-
-def item(group, commit_lsn, *, changes=1, size_bytes=10):
-    matches = [
-        Match(Change(number), group, Verdict.YES, Verdict.NO, group.version)
-        for number in range(changes)
-    ]
-    whole = transaction(commit_lsn, changes=changes, size_bytes=size_bytes)
-    return LaneItem(DispatchedTransaction(whole), matches)
-
-
-def subscribed(services, group, *, started=True):
-    outlet = Outlet()
-    channel = SubscribedChannel(outlet, counters=services.counters, on_close=lambda _channel: None)
-    group.channels[channel] = (1,)
-    services.lane.groups[id(group)] = group
-    channel.catch_up = lambda: services.start_catch_up(services.lane, channel)
-    if started:
-        channel.start()
-    return channel, outlet
 
 
 async def test_what_is_told_in_order_comes_behind_what_waits_and_before_what_comes_later():
@@ -498,3 +313,13 @@ async def test_a_lane_that_looks_for_its_changes_in_the_ring_lets_others_run():
     await other()
     await services.settle()
     assert turns[:4] == ["other", "lane", "other", "lane"]
+
+
+async def test_what_the_first_change_of_a_new_channel_is_told_counts_as_delivered():
+    services, group = Services(), Group(judged=False)
+    channel, outlet = subscribed(services, group)
+    subscribed(services, group)
+    channel.owed = StreamPosition(Snapshot(5, 5, frozenset()), Lsn(5))
+    services.push(item(group, 10))
+    assert outlet.told == ["10"]
+    assert services.counters.delivered == 2

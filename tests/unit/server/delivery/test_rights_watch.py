@@ -175,3 +175,25 @@ async def test_a_look_that_fails_fails_for_all_who_wait_and_for_nobody_later():
     assert database.looks == 3
     database.state = state()
     assert (await watch.look()).general == "roles"
+
+
+async def test_a_look_that_was_cut_off_is_no_answer_for_those_who_waited_for_it():
+    database = Database(state(general="old"))
+    watch = await watching(database)
+    database.gate.clear()
+    first, second, third = (asyncio.create_task(watch.look()) for _ in range(3))
+    await wait_for_looks(database, 2)
+    database.state = state(general="new")
+    release, database.gate = database.gate, asyncio.Event()
+    release.set()
+    await first
+    await wait_for_looks(database, 3)
+    second.cancel()
+    database.gate.set()
+    assert (await third).general == "new"
+
+
+async def wait_for_looks(database, count):
+    async with asyncio.timeout(5):
+        while database.looks < count:
+            await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from heliograph.core.matching.binding_parameters import BindingParameters
 from heliograph.errors import JudgementUnavailableError
 from heliograph.ports.change_subscriptions import ChangeBinding
 from heliograph.ports.identity import Identity
-from heliograph.server.delivery import subscriptions as module
+from heliograph.server.delivery.planned_binding import Wildcard
 from heliograph.server.delivery.subscriptions import ChangeSubscriptionService, SubscriptionParts
 
 pytestmark = pytest.mark.asyncio
@@ -57,7 +57,7 @@ class Kit:
         identity = Identity("authenticated", "{}", {}, None, None)
         self.service._members[channel] = {}
         self.service._wildcards[channel] = [
-            module._Wildcard(
+            Wildcard(
                 ChangeBinding(number, {}),
                 BindingParameters(event, "public", "*"),
                 identity,
