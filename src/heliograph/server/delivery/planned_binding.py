@@ -1,9 +1,13 @@
 """One binding on one table, validated, and what PostgreSQL has to say to it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from heliograph.core.matching.binding_parameters import BindingParameters, raised_by_check
+from heliograph.core.matching.binding_parameters import (
+    BindingParameters,
+    not_enabled,
+    raised_by_check,
+)
 from heliograph.core.matching.filter_parser import FilterTerm
 from heliograph.core.matching.filters import BoundParameters
 from heliograph.errors import SubscriptionRefusedError
@@ -50,6 +54,25 @@ def judged_terms(planned: Collection[PlannedBinding]) -> frozenset[FilterTerm]:
 def not_streamable(parameters: BindingParameters, reason: str) -> SubscriptionRefusedError:
     """Return the refusal for who may read a table that nobody can stream."""
     return raised_by_check(parameters, f"the table can not be streamed: {reason}")
+
+
+def refuse_if_gone(
+    planned: Collection[PlannedBinding], entries: Mapping[int, TableEntry], role: str
+) -> None:
+    """Refuse what a reading of the catalog meanwhile has found gone, or no more rights for.
+
+    Raises:
+        SubscriptionRefusedError: Naming what was asked for.
+    """
+    for plan in planned:
+        table, parameters = plan.entry.description, plan.bound.parameters
+        entry = entries.get(table.oid)
+        if entry is None or role not in entry.rights:
+            raise not_enabled(parameters)
+        # What is renamed may be known by its old name for a moment; then it was planned so.
+        is_other = entry.description.name_in_full != table.name_in_full
+        if is_other and not parameters.may_name(*entry.description.name_in_full):
+            raise not_enabled(parameters)
 
 
 def has_policy(plan: PlannedBinding, role: str) -> bool:

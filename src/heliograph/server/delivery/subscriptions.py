@@ -46,6 +46,7 @@ from heliograph.server.delivery.planned_binding import (
     judged_terms,
     not_streamable,
     policy_statement,
+    refuse_if_gone,
 )
 from heliograph.server.delivery.positions import PositionService, StreamPosition, Unsettled
 from heliograph.server.delivery.recent_trials import RecentTrials
@@ -152,7 +153,7 @@ class ChangeSubscriptionService:
         ]
 
         def register(position: StreamPosition) -> None:
-            self._refuse_if_gone(planned, identity.role)
+            refuse_if_gone(planned, self._parts.registry.entries(), identity.role)
             before = replaces if isinstance(replaces, SubscribedChannel) else None
             if before is not None and not before.is_closed:
                 self._register_successor(channel, before, planned, identity, positions)
@@ -196,7 +197,7 @@ class ChangeSubscriptionService:
                     refused[question] = True
                     await self._try_out_expanded(planned, wildcard.identity)
                     refused[question] = False
-                self._refuse_if_gone(planned, wildcard.identity.role)
+                refuse_if_gone(planned, self._parts.registry.entries(), wildcard.identity.role)
             except SubscriptionRefusedError:
                 continue
             if not refused[question] and not self._covers(wildcard, table_oid):
@@ -350,18 +351,6 @@ class ChangeSubscriptionService:
         if (event, table_oid, role, reason) not in self._logged:
             self._logged.add((event, table_oid, role, reason))
             _log.warning(event, table_oid=table_oid, role=role, reason=reason)
-
-    def _refuse_if_gone(self, planned: Sequence[PlannedBinding], role: str) -> None:
-        """Refuse what a reading of the catalog meanwhile has found gone, or no more rights for."""
-        for plan in planned:
-            table, parameters = plan.entry.description, plan.bound.parameters
-            entry = self._parts.registry.entry(table.oid)
-            if entry is None or role not in entry.rights:
-                raise not_enabled(parameters)
-            # What is renamed may be known by its old name for a moment; then it was planned so.
-            is_other = entry.description.name_in_full != table.name_in_full
-            if is_other and not parameters.may_name(*entry.description.name_in_full):
-                raise not_enabled(parameters)
 
     # --- registration ---------------------------------------------------------------------------
 

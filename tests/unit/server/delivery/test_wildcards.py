@@ -8,6 +8,7 @@ from heliograph.core.matching.binding_parameters import BindingParameters
 from heliograph.errors import JudgementUnavailableError
 from heliograph.ports.change_subscriptions import ChangeBinding
 from heliograph.ports.identity import Identity
+from heliograph.server.delivery import subscriptions
 from heliograph.server.delivery.planned_binding import Wildcard
 from heliograph.server.delivery.subscriptions import ChangeSubscriptionService, SubscriptionParts
 
@@ -82,9 +83,7 @@ class Kit:
 
 @pytest.fixture
 def kit(monkeypatch):
-    monkeypatch.setattr(
-        ChangeSubscriptionService, "_refuse_if_gone", lambda _self, _planned, _role: None
-    )
+    monkeypatch.setattr(subscriptions, "refuse_if_gone", lambda *_: None)
     return Kit()
 
 
