@@ -6,6 +6,7 @@ import random  # noqa: TID251 - the generators for jitter are made here
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -46,6 +47,10 @@ from heliograph.server.uvicorn_server import BoundAddress, ListenSettings, StopR
 _log = structlog.get_logger("heliograph.server")
 
 
+#: Where the server keeps how far it has read, unless the settings say: from where it is started.
+STATE_FOLDER: Final = Path("heliograph-state")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartsOptions:
     """How a server's parts are made, beyond its settings.
@@ -60,7 +65,7 @@ class PartsOptions:
     may_migrate: bool
     allows_local_origins: bool
     spill_folder: Path | None = None
-    state_dir: Path = Path("heliograph-state")
+    state_dir: Path = STATE_FOLDER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,11 @@ _READ_BYTES_MAX: Final = 4096
 _SECRET_DIGITS_MIN: Final = 16
 
 
+def continuity_path(folder: Path, slot_name: str) -> Path:
+    """Return where the record of a slot stands."""
+    return folder / f"{slot_name}.continuity"
+
+
 class ContinuityFile:
     """Implements `ports.continuity_store.ContinuityStore` with a file."""
 
@@ -34,7 +39,7 @@ class ContinuityFile:
         Raises:
             StorageError: If the folder can not be made or written to.
         """
-        self._path = folder / f"{slot_name}.continuity"
+        self._path = continuity_path(folder, slot_name)
         self._descriptor: int | None = None
         self._has_failed = False
         try:
@@ -45,17 +50,25 @@ class ContinuityFile:
             message = f"the folder {folder} can not be written to: {cause.strerror}"
             raise StorageError(message) from cause
 
+    @staticmethod
+    def read(path: Path) -> ContinuityRecord | None:
+        """Return what a file holds, and leave it alone; None if it is none of ours.
+
+        Raises:
+            OSError: If it can not be read.
+        """
+        with path.open("rb") as file:
+            return _parse(file.read(_READ_BYTES_MAX))
+
     def load(self) -> ContinuityRecord | None:
         """Return what the file holds; None without one, or if it is none of ours."""
         try:
-            with self._path.open("rb") as file:
-                line = file.read(_READ_BYTES_MAX)
+            record = self.read(self._path)
         except FileNotFoundError:
             return None
         except OSError as error:
             _log.warning("continuity_not_read", file=str(self._path), reason=error.strerror)
             return None
-        record = _parse(line)
         if record is None:
             _log.warning("continuity_not_understood", file=str(self._path))
         else:

@@ -294,6 +294,30 @@ def test_an_origin_is_told_with_what_to_set(postgres_url):
     assert_on_its_page(empty.worst("allowed-origins"))
 
 
+def test_where_a_restarted_server_learns_how_far_it_had_read(postgres_url, tmp_path):
+    prepare(postgres_url)
+    unset = run_doctor(settings_of(postgres_url))
+    assert_on_its_page(unset.worst("state-folder"))
+    folder = tmp_path / "state"
+    variables = settings_of(postgres_url, HELIOGRAPH_STATE_DIR=str(folder))
+
+    def judged(status, more=variables):
+        found = run_doctor(more).worst("state-folder")
+        found = {**found, "detail": found["detail"].replace(str(folder), "/var/lib/heliograph")}
+        assert found["status"] == status
+        assert_on_its_page(found)
+
+    judged("warn")
+    with serving(postgres_url, tmp_path, HELIOGRAPH_STATE_DIR=str(folder)):
+        judged("ok")
+    judged("ok")
+    (continuity,) = folder.glob("*.continuity")
+    continuity.write_text("something else")
+    judged("fail")
+    folder = continuity / "below"
+    judged("fail", {**variables, "HELIOGRAPH_STATE_DIR": str(folder)})
+
+
 def test_a_slot_that_nobody_reads_is_told(postgres_url):
     prepare(postgres_url)
     variables = settings_of(postgres_url)

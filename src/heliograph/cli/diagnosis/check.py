@@ -33,6 +33,7 @@ class CheckName(StrEnum):
     TOKEN = "token"  # noqa: S105 - the name of a check
     ALLOWED_ORIGINS = "allowed-origins"
     ORIGIN = "origin"
+    STATE_FOLDER = "state-folder"
     DATABASE_REACH = "database-reach"
     POSTGRES_VERSION = "postgres-version"
     DATABASE_PRIMARY = "database-primary"
@@ -88,6 +89,7 @@ _PAGES: Final[dict[str, tuple[CheckName, ...]]] = {
     "keys": (CheckName.API_KEYS, CheckName.KEY_SET),
     "token-refused": (CheckName.TOKEN,),
     "origin-refused": (CheckName.ALLOWED_ORIGINS, CheckName.ORIGIN),
+    "clients-load-anew": (CheckName.STATE_FOLDER,),
     "database-unreachable": (
         CheckName.DATABASE_REACH,
         CheckName.POSTGRES_VERSION,

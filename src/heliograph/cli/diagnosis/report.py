@@ -12,6 +12,7 @@ from heliograph.cli.diagnosis.ordering import explain_ordering
 from heliograph.cli.diagnosis.origins import judge_allowed_origins, judge_origin
 from heliograph.cli.diagnosis.server import Listener, judge_server
 from heliograph.cli.diagnosis.server_visit import address_of, visit_server
+from heliograph.cli.diagnosis.state_folder import judge_state_folder
 from heliograph.cli.diagnosis.tokens import (
     TokenContext,
     judge_good_token,
@@ -57,6 +58,7 @@ async def diagnose(question: Question, clock: Clock) -> list[Check]:
     checks += judge_allowed_origins(settings, is_malformed=is_malformed)
     if question.origin is not None:
         checks.append(judge_origin(question.origin, settings))
+    checks.append(judge_state_folder(settings))
     keys = _make_keys(settings, clock, checks)
     checks += await _look_at_keys(settings, keys, clock)
     bearer = await _identify(question.token, keys)
