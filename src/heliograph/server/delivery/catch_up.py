@@ -277,8 +277,10 @@ class _Turn:
                 break
             self.at = place
             if place.read_behind() > items[-1].commit_lsn:
-                # It was told `resync`, and goes on from where its lane is.
+                # It was told `resync`, and goes on from where its lane is: the rest of this turn
+                # may be before that place or behind it.
                 self._batches.clear()
+                self.end = None
                 break
             if reading.is_stalled:
                 return False

@@ -279,8 +279,11 @@ class ChangeSubscriptionService:
         policies = [plan for plan in planned if has_policy(plan, role)]
         if not policies or any(plan.bound.needs_postgres_check for plan in planned):
             return await self._refused_by_postgres(planned, identity, is_join=is_join)
+        # A database in another encoding may not know every letter of the claims.
+        claims = "" if identity.claims_json.isascii() else identity.claims_json
         question = (
             role,
+            claims,
             frozenset((p.entry.description.oid, p.entry.rights[role].policy) for p in policies),
         )
         async with self._trials.trial(question) as trial:

@@ -11,7 +11,7 @@ from fixtures.stream_simulation import StreamSimulation, is_load
 
 pytestmark = pytest.mark.asyncio
 
-SEEDS = int(os.environ.get("STREAM_SIMULATION_SEEDS", "1000" if "CI" in os.environ else "60"))
+SEEDS = int(os.environ.get("STREAM_SIMULATION_SEEDS", "700" if "CI" in os.environ else "60"))
 
 
 async def simulate(seed, *, loses):
