@@ -61,6 +61,7 @@ class Client:
         self.plan = plan
         self.keeper = plan.keeper(plan.view, world.ledger, keeps_positions=plan.keeps_positions)
         self.socket = None
+        self._frozen = []
         self.is_away = False
         self.join_part = 1.0
         self._world = world
@@ -96,9 +97,10 @@ class Client:
             await asyncio.wait((self._loading,))
 
     def end(self):
-        """End the connection, at the end of the run."""
-        if self.socket is not None:
-            self.socket.abort()
+        """End all connections, at the end of the run."""
+        for socket in (self.socket, *self._frozen):
+            if socket is not None:
+                socket.abort()
 
     async def _session(self):
         buffer_bytes = 8_192 if self.plan.is_slow else None
@@ -116,7 +118,9 @@ class Client:
                     return
                 self.socket.send(json.dumps([None, "h", "phoenix", "heartbeat", {}]))
         finally:
-            if not self.socket.is_frozen:
+            if self.socket.is_frozen:
+                self._frozen.append(self.socket)
+            else:
                 self.socket.abort()
             self.socket = None
 
