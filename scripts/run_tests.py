@@ -26,7 +26,7 @@ from fixtures.ci import is_ci
 CORE: Final = "src/heliograph/core/*"
 
 #: Tests that mostly wait for servers in processes of their own.
-SERVED: Final = ("tests/interop", "tests/oracle")
+SERVED: Final = ("tests/interop", "tests/oracle", "tests/soak")
 
 #: Where pytest's closing lines begin: the list of failures and reasons, or the last line itself.
 CLOSING: Final = re.compile(r"^=+ (short test summary info|.*\bin \d+\.\d+s).*=+$")

@@ -148,7 +148,7 @@ def test_what_is_broken_in_a_database_is_told_as_its_page_shows(postgres_url, ca
 def test_a_healthy_set_up_has_no_failures_and_leaks_are_seen(postgres_url, tmp_path):
     prepare(postgres_url)
     with serving(postgres_url, tmp_path, HELIOGRAPH_CHANNELS_PER_SOCKET_MAX="30") as served:
-        variables = environment(postgres_url)
+        variables = environment(postgres_url, HELIOGRAPH_STATE_DIR=str(tmp_path / "state"))
         report = run_doctor(variables, "--url", served.url, "--token", ANON_KEY)
         assert report.code == 0
         assert report.troubles == set()
