@@ -627,6 +627,13 @@ POSITION_INSIDE_CHANGES: Final = 1_000
 #: again: where policies read a busy table, as often as this.
 RIGHTS_TOLD_INTERVAL_S: Final = 1.0
 
+#: Seconds between two looks whether transactions have ended that had written to a table before it
+#: was published. Clients with positions wait for that; each look is two short queries.
+LATE_WRITERS_CHECK_INTERVAL_S: Final = 0.1
+
+#: Ids of transactions in one line of the log.
+LOGGED_XIDS_MAX: Final = 20
+
 #: Seconds that a subscription which resumes waits for the stream to come as far as its client was.
 #: More than replay takes after a restart (SLOT_TRAIL_TRANSACTIONS_MAX).
 RESUME_WAIT_S: Final = 20.0

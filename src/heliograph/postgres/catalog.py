@@ -55,6 +55,11 @@ select c.oid::bigint as oid, n.nspname as schema, c.relname as name, c.relkind::
            where l.prpubid = b.oid and l.prrelid = c.oid),
          (select concat_ws('.', s.oid, s.xmin) from pg_catalog.pg_publication_namespace s
            where s.pnpubid = b.oid and s.pnnspid = n.oid)) as publication_version,
+       array_remove(array[b.xmin::text::bigint,
+         (select l.xmin::text::bigint from pg_catalog.pg_publication_rel l
+           where l.prpubid = b.oid and l.prrelid = c.oid),
+         (select s.xmin::text::bigint from pg_catalog.pg_publication_namespace s
+           where s.pnpubid = b.oid and s.pnnspid = n.oid)], null) as published_by,
        coalesce((select array_agg(a.attname order by k.place)
                    from pg_catalog.pg_index i
                    cross join lateral unnest(i.indkey::int2[]) with ordinality as k(attnum, place)
@@ -242,6 +247,7 @@ class Catalog:
             identity_has_key=table["identity_has_key"],
             via_root=table["via_root"],
             publication_version=table["publication_version"],
+            published_by=tuple(table["published_by"]),
         )
 
     async def rights(self, connection: AsyncConnection, oid: int, role: str) -> TableRights | None:

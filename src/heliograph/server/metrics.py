@@ -88,12 +88,19 @@ class Metrics:
             "dependencies_not_followed",
             "Tables that policies read and whose changes are not seen.",
         )
+        self.late_writer_tables = self._gauge(
+            "late_writer_tables",
+            "Tables whose positions wait for transactions that wrote before they were published.",
+        )
         self.judgement_seconds = self._histogram(
             "judgement_seconds", "Time of one judging statement.", _SECONDS_LONG
         )
         self.gc_pause_seconds = self._histogram(
             "gc_pause_seconds", "Pauses of the garbage collector.", _SECONDS_SHORT
         )
+        self._make_sockets()
+
+    def _make_sockets(self) -> None:
         # Sockets and channels.
         self.connections = self._gauge("connections", "Open WebSockets.")
         self.channels = self._gauge("channels", "Joined and joining channels.")

@@ -162,6 +162,8 @@ class TableDescription:
         via_root: ``publish_via_partition_root`` of the publication.
         publication_version: Another one whenever what the publication sends of it was altered, be
             it for a moment.
+        published_by: Low 32 bits of the ids of the transactions that made the publication, and the
+            table's place in it, what they are.
     """
 
     oid: int
@@ -182,6 +184,7 @@ class TableDescription:
     identity_has_key: bool = True
     via_root: bool = False
     publication_version: str = ""
+    published_by: tuple[int, ...] = ()
 
     @property
     def name_in_full(self) -> tuple[str, str]:

@@ -54,6 +54,14 @@ def widen_xid(xid: int, *, near: int) -> int:
     return wide
 
 
+def precedes(xid: int, other: int) -> bool:
+    """Tell whether a transaction began to write before another; by the low 32 bits of their ids.
+
+    True of one that is behind the other by more than 2^31, as for PostgreSQL itself.
+    """
+    return 0 < (other - xid) % _EPOCH < _HALF_EPOCH
+
+
 def parse_snapshot(text: str) -> Snapshot:
     """Read the text form ``xmin:xmax:xip,xip,…``.
 

@@ -28,6 +28,7 @@ from heliograph.server.delivery.dispatcher import Dispatcher, DispatcherParts
 from heliograph.server.delivery.fingerprints import RightsFingerprints
 from heliograph.server.delivery.inbox import ChangeInbox, InboxParts
 from heliograph.server.delivery.judging import VisibilityRules
+from heliograph.server.delivery.late_writers import LateWriters
 from heliograph.server.delivery.marks import MarkParts, PositionMarks
 from heliograph.server.delivery.positions import PositionService, StreamPosition, Unsettled
 from heliograph.server.delivery.preparation import Preparation, PreparationParts
@@ -90,6 +91,7 @@ class Delivery:
         rights_messages: Counts forged messages.
         supervisor: Counts failed tasks.
         marks: Tells positions; to be flushed before connections are.
+        late_writers: For whose end positions wait.
     """
 
     inbox: ChangeInbox
@@ -100,6 +102,7 @@ class Delivery:
     rights_messages: RightsMessages
     supervisor: Supervisor
     marks: PositionMarks
+    late_writers: LateWriters
 
 
 @asynccontextmanager
@@ -118,6 +121,7 @@ async def run_delivery(options: DeliveryOptions) -> AsyncGenerator[Delivery]:
             positions.run(settle_interval_s=limits.SETTLE_INTERVAL_S),
             preparation.watch(),
             foundation.dependencies.retry(),
+            foundation.late_writers.run(),
             delivery.marks.run(),
             _keep_continuity(foundation.continuity),
             _look_after(options.ring, delivery.dispatcher, options.clock),
@@ -157,6 +161,7 @@ class _Foundation:
     progress: StreamProgress
     registry: TableRegistry
     continuity: Continuity
+    late_writers: LateWriters
 
 
 async def _found(options: DeliveryOptions) -> _Foundation:
@@ -171,7 +176,8 @@ async def _found(options: DeliveryOptions) -> _Foundation:
     dependencies = Dependencies(admin, rights_log, rights, follow, options.reads)
     await dependencies.start((options.publication, DEPENDENCY_PUBLICATION))
     progress = StreamProgress(request=options.source.request_progress, nudge=admin.nudge)
-    registry = TableRegistry(admin, Catalog(options.publication), rights)
+    late_writers = LateWriters(admin)
+    registry = TableRegistry(admin, Catalog(options.publication), rights, late_writers)
     return _Foundation(
         rights_log,
         rights,
@@ -180,6 +186,7 @@ async def _found(options: DeliveryOptions) -> _Foundation:
         progress,
         registry,
         Continuity(options.store),
+        late_writers,
     )
 
 
@@ -191,19 +198,10 @@ def _assemble(
 
     positions = PositionService(take=take_position, unsettled=foundation.unsettled)
     dispatcher = _dispatcher(options, foundation, supervisor)
-    preparation = Preparation(
-        PreparationParts(
-            admin=options.admin,
-            registry=foundation.registry,
-            dispatcher=dispatcher,
-            dependencies=foundation.dependencies,
-            rights_log=foundation.rights_log,
-            rights=foundation.rights,
-            progress=foundation.progress,
-            rules=options.serving,
-        )
-    )
-    marks = _marks(options, foundation, dispatcher, supervisor)
+    preparation = _preparation(options, foundation, dispatcher)
+    marks = _marks(options, foundation, dispatcher, supervisor, positions)
+    positions.on_settled = marks.settled
+    foundation.late_writers.on_ended = preparation.tell_publication_changed
     teller = RightsTeller(dispatcher, foundation.dependencies, marks)
     foundation.rights.on_changed = teller.parts_changed
     foundation.dependencies.on_new_reads = teller.tables_changed
@@ -248,8 +246,27 @@ def _assemble(
         rights_messages,
         supervisor,
         marks,
+        foundation.late_writers,
     )
     return delivery, positions, preparation
+
+
+def _preparation(
+    options: DeliveryOptions, foundation: _Foundation, dispatcher: Dispatcher
+) -> Preparation:
+    return Preparation(
+        PreparationParts(
+            admin=options.admin,
+            registry=foundation.registry,
+            dispatcher=dispatcher,
+            dependencies=foundation.dependencies,
+            rights_log=foundation.rights_log,
+            rights=foundation.rights,
+            progress=foundation.progress,
+            rules=options.serving,
+            late_writers=foundation.late_writers,
+        )
+    )
 
 
 def _marks(
@@ -257,12 +274,15 @@ def _marks(
     foundation: _Foundation,
     dispatcher: Dispatcher,
     supervisor: Supervisor,
+    positions: PositionService,
 ) -> PositionMarks:
     return PositionMarks(
         MarkParts(
             ring=options.ring,
             continuity=foundation.continuity,
             progress=foundation.progress,
+            unsettled=foundation.unsettled,
+            settle=positions.settle,
             places=dispatcher,
             clock=options.clock,
             counters=dispatcher.counters,
@@ -286,6 +306,7 @@ def _resuming(options: DeliveryOptions, foundation: _Foundation, marks: Position
                 foundation.rights, foundation.dependencies, foundation.registry
             ),
             rights_log=foundation.rights_log,
+            late_writers=foundation.late_writers,
         )
     )
 

@@ -68,6 +68,7 @@ def register_delivery(metrics: Metrics, delivery: Delivery, *, ring: Ring, clock
     metrics.bind_gauge(
         metrics.dependencies_not_followed, lambda: float(len(delivery.dependencies.unfollowed))
     )
+    metrics.bind_gauge(metrics.late_writer_tables, lambda: float(len(delivery.late_writers)))
     metrics.bind_gauge(metrics.arrival_seconds, lambda: delivery.inbox.arrival_lag_s)
     for queue, depth in (
         ("inbox", lambda: float(delivery.inbox.waiting)),

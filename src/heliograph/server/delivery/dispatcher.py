@@ -228,6 +228,7 @@ class Dispatcher:
         channel.owed = before.owed
         channel.lag = Place(self._last_dispatched, END_OF_TRANSACTION)
         channel.passed_over = self._last_dispatched
+        channel.catch_up = partial(self.start_catch_up, lane, channel)
 
         def take_over() -> None:
             channel.lag = before.lag or self.finished_place(old_lane)

@@ -8,17 +8,24 @@ channel that had nothing to send is marked every `limits.POSITION_IDLE_S` second
 Whoever keeps positions must be told when rights changed, even where no row did (`rights_teller`);
 that is told once in `limits.RIGHTS_TOLD_INTERVAL_S` seconds at the most, and no mark is given while
 it is still to be told, so that a client which is cut off meanwhile is told after all.
+
+Who is told ``resync`` loads at once, so it is told when the load can see what it is for: COMMIT may
+wait for a synchronous standby when its transaction has been read from the WAL, and what a table's
+`late_writers` wrote is in no stream. It goes on behind what is known to be visible.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from heliograph import limits
 from heliograph.core.changelog.position import SEQUENCE_END, Fingerprint, Position
 from heliograph.core.changelog.ring import Ring
-from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.lsn import ZERO_LSN, Lsn
+from heliograph.core.replication.transaction import Transaction
+from heliograph.errors import UnavailableError
 from heliograph.ports.clock import Clock
 from heliograph.server.delivery.channel import (
     END_OF_TRANSACTION,
@@ -29,7 +36,7 @@ from heliograph.server.delivery.channel import (
 )
 from heliograph.server.delivery.continuity import Continuity
 from heliograph.server.delivery.counters import DeliveryCounters
-from heliograph.server.delivery.positions import StreamPosition
+from heliograph.server.delivery.positions import Continuation, StreamPosition, Unsettled
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.supervision import Supervisor
 
@@ -44,6 +51,10 @@ class Places(Protocol):
         """Return the place up to which a lane has given its live channels everything."""
         ...
 
+    def last_dispatched(self) -> Lsn:
+        """Return the position up to which every transaction was dispatched."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class MarkParts:
@@ -53,6 +64,8 @@ class MarkParts:
         ring: The change log.
         continuity: The epoch, and what outlives the process.
         progress: How far the stream was received.
+        unsettled: What may not be visible yet.
+        settle: Has it looked at whether that is visible; `PositionMarks.settled` is called then.
         places: Where lanes are.
         clock: For intervals.
         counters: Totals to add to.
@@ -62,6 +75,8 @@ class MarkParts:
     ring: Ring
     continuity: Continuity
     progress: StreamProgress
+    unsettled: Unsettled
+    settle: Callable[[], None]
     places: Places
     clock: Clock
     counters: DeliveryCounters
@@ -77,6 +92,8 @@ class PositionMarks:
         self._due: dict[ChannelMarks, None] = {}
         self._late: dict[ChannelMarks, None] = {}
         self._channels: dict[ChannelMarks, None] = {}
+        self._awaited: Lsn = ZERO_LSN
+        self._is_awaiting = False
 
     def __len__(self) -> int:
         """Return how many channels have started that asked for positions."""
@@ -119,8 +136,30 @@ class PositionMarks:
             await asyncio.sleep(limits.POSITION_CHECK_INTERVAL_S)
             self.check()
 
+    def settled(self) -> None:
+        """Learn what is visible by now: those who wait for that are told."""
+        for marks in tuple(self._channels):
+            if marks.pending is not None:
+                self._tell(marks)
+
+    def await_stream(self, position: Lsn) -> None:
+        """Have an idle stream moved: somebody's first mark waits until it has passed a position."""
+        self._awaited = max(self._awaited, position)
+        if not self._is_awaiting:
+            self._is_awaiting = True
+            self.parts.supervisor.spawn(self._move_stream(), name="move stream")
+
+    async def _move_stream(self) -> None:
+        try:
+            # Nothing is said if it stands still: whoever waits asks again.
+            with suppress(UnavailableError):
+                await self.parts.progress.wait(self._awaited, limits.STREAM_WAIT_S)
+        finally:
+            self._is_awaiting, self._awaited = False, ZERO_LSN
+
     def check(self) -> None:
         """Do one round of `run`."""
+        self.flush()
         late, self._late = self._late, {}
         for marks in late:
             if not self._tell(marks):
@@ -137,12 +176,14 @@ class ChannelMarks:
     Attributes:
         subscription: Fingerprint of who subscribed to what.
         pending: The reason of a ``resync`` that is still to be told.
+        pending_behind: What its client must be able to see when it is told.
         told_s: When it was told a position last.
     """
 
     __slots__ = (
         "_channel",
         "_is_due",
+        "_is_withheld",
         "_lane",
         "_owner",
         "_resynced_for",
@@ -150,6 +191,7 @@ class ChannelMarks:
         "_rights",
         "_unmarked",
         "pending",
+        "pending_behind",
         "subscription",
         "told_s",
     )
@@ -162,6 +204,7 @@ class ChannelMarks:
         *,
         subscription: Fingerprint,
         rights: Callable[[], Fingerprint],
+        is_withheld: Callable[[], bool],
     ) -> None:
         """Begin before the channel has started.
 
@@ -171,14 +214,18 @@ class ChannelMarks:
             lane: Its lane.
             subscription: Fingerprint of who subscribed to what.
             rights: Returns the fingerprint of what decides now what the channel may see.
+            is_withheld: Tells whether nothing may be told, because late writers of its tables go
+                on.
         """
         self._owner = owner
         self._channel = channel
         self._lane = lane
         self._rights = rights
+        self._is_withheld = is_withheld
         self._unmarked = 0
         self._is_due = False
         self.pending: str | None = None
+        self.pending_behind: Lsn = ZERO_LSN
         self._resynced_s = -limits.RIGHTS_TOLD_INTERVAL_S
         self._resynced_for: str | None = None
         self.subscription = subscription
@@ -190,6 +237,8 @@ class ChannelMarks:
         """Learn that the channel's own frames may go out."""
         self.told_s = self._owner.parts.clock.monotonic_s()
         self._owner.add(self)
+        if self.pending is not None:
+            self._owner.due(self)
 
     def delivered(self) -> None:
         """Learn that the channel was sent one change."""
@@ -216,7 +265,7 @@ class ChannelMarks:
             return True
         if self.pending is not None:
             return self._tell_pending()
-        if not channel.has_room():
+        if not channel.has_room() or self._is_withheld():
             return False
         place = self._place()
         if place is None:
@@ -227,10 +276,7 @@ class ChannelMarks:
     def rights_changed(self) -> None:
         """Have the channel told that rights changed, soon if it was told that just now."""
         self._channel.proven = None
-        if self.pending is None:
-            self.pending = "rights_changed"
-            if not self._tell_pending():
-                self._owner.due(self)
+        self._resync("rights_changed")
 
     def carry_on(self, before: Marks | None) -> None:
         """Take the place of a channel's marks under an earlier token."""
@@ -238,11 +284,24 @@ class ChannelMarks:
             before.pending is not None or before.subscription != self.subscription
         ):
             self.pending = "rights_changed"
+            self.pending_behind = self._owner.parts.places.last_dispatched()
 
-    def begin_with_resync(self, reason: str) -> None:
-        """Tell a channel that has not started why it does not go on where its client was."""
+    def begin_with_resync(self, reason: str, owed: Sequence[Transaction]) -> None:
+        """Tell a channel that has not started why it does not go on where its client was.
+
+        Args:
+            reason: Why.
+            owed: What was dispatched and its client does not see yet, in commit order.
+        """
         channel = self._channel
+        if self._is_withheld():
+            self.pending = reason
+            self.pending_behind = self._owner.parts.places.last_dispatched()
+            return
         place = channel.lag or self._owner.parts.places.finished_place(self._lane)
+        if owed:
+            # Be they changes of rights, who comes back with what is told now is told of them.
+            place = min(place, Place(Lsn(owed[0].commit_lsn - 1), END_OF_TRANSACTION))
         self._send_resync(reason, place)
 
     def resync(self, reason: str) -> None:
@@ -255,33 +314,63 @@ class ChannelMarks:
         told until it is told again, so its client waits with what follows.
         """
         channel, parts = self._channel, self._owner.parts
-        place = parts.places.finished_place(self._lane)
         channel.proven = None
         if channel.lag is not None:
-            place = max(place, channel.lag)
+            place = max(parts.places.finished_place(self._lane), channel.lag)
             is_kept = parts.ring.covers(place.read_behind())
             channel.lag = place if is_kept else None
-        if reason == self._resynced_for and self._is_early():
-            self.pending = self.pending or reason
-            self._owner.due(self)
-        else:
-            self._send_resync(reason, place)
+        self._resync(reason)
 
     # --- inside ---------------------------------------------------------------------------------
 
+    def _resync(self, reason: str) -> None:
+        if self.pending is None or not self._is_early(reason):
+            self.pending = reason
+        self.pending_behind = self._owner.parts.places.last_dispatched()
+        if not self._tell_pending():
+            self._owner.due(self)
+
     def _tell_pending(self) -> bool:
-        """Tell what waits to be told, if the last time is long enough ago."""
+        """Tell what waits to be told, if it may be told now."""
         reason = self.pending
-        if reason is None or self._is_early() or self._channel.is_held:
+        if reason is None or self._channel.is_held or self._is_early(reason) or self._is_withheld():
+            return False
+        place = self._place_of_load()
+        if place is None:
+            self._owner.parts.settle()
             return False
         self.pending = None
-        self.resync(reason)
+        self._send_resync(reason, place)
         return True
 
-    def _is_early(self) -> bool:
-        """Tell whether the last ``resync`` was told a moment ago."""
+    def _is_early(self, reason: str) -> bool:
+        """Tell whether it was told that a moment ago, or something else that made it load."""
         now_s = self._owner.parts.clock.monotonic_s()
-        return now_s - self._resynced_s < limits.RIGHTS_TOLD_INTERVAL_S
+        is_moment_ago = now_s - self._resynced_s < limits.RIGHTS_TOLD_INTERVAL_S
+        return is_moment_ago and reason in {self._resynced_for, "rights_changed"}
+
+    def _place_of_load(self) -> Place | None:
+        """Return from where a client goes on that loads now; None if it would miss something."""
+        channel, parts = self._channel, self._owner.parts
+        place = channel.lag or parts.places.finished_place(self._lane)
+        visible = parts.unsettled.visible_up_to()
+        if visible is None or place <= Place(visible, END_OF_TRANSACTION):
+            return place if visible is None or self.pending_behind <= visible else None
+        if visible < self.pending_behind or channel.lag is not None:
+            return None
+        return self._go_back(visible)
+
+    def _go_back(self, visible: Lsn) -> Place | None:
+        """Have a live channel take once more what may not be visible to its client's load."""
+        channel, parts = self._channel, self._owner.parts
+        if channel.catch_up is None or not parts.ring.covers(visible):
+            return None
+        place = channel.lag = Place(visible, END_OF_TRANSACTION)
+        if isinstance(channel.owed, Continuation):
+            # It began behind that; from now on all that follows is owed.
+            channel.owed = None
+        channel.catch_up()
+        return place
 
     def _place(self) -> Place | None:
         """Return the place to tell now; None if it is within what should be seen whole."""
@@ -290,13 +379,13 @@ class ChannelMarks:
         if isinstance(owed, StreamPosition) and place.commit_lsn + 1 < owed.insert_lsn:
             # What it is owed before that can not be said by a place, and its lane may not have come
             # as far as the channel began.
+            self._owner.await_stream(owed.insert_lsn)
             return None
         is_whole = place.sequence == END_OF_TRANSACTION
         return place if is_whole or self._unmarked >= limits.POSITION_INSIDE_CHANGES else None
 
     def _send_resync(self, reason: str, place: Place) -> None:
         self._owner.parts.counters.resyncs[reason] += 1
-        self.pending = None
         self._resynced_s = self._owner.parts.clock.monotonic_s()
         self._resynced_for = reason
         self._send(place, status="error", message="resync", reason=reason)

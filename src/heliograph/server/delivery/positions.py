@@ -85,6 +85,10 @@ class Unsettled:
                 return False
         return True
 
+    def visible_up_to(self) -> Lsn | None:
+        """Return the position up to which everything dispatched is visible; None: all of it is."""
+        return Lsn(self._transactions[0].commit_lsn - 1) if self._transactions else None
+
     def clear(self) -> None:
         """Forget everything: another history begins."""
         self._transactions.clear()
@@ -96,7 +100,11 @@ class Unsettled:
 
 
 class PositionService:
-    """Takes snapshots one after the other and hands each to everybody who asked before it."""
+    """Takes snapshots one after the other and hands each to everybody who asked before it.
+
+    Attributes:
+        on_settled: Called whenever `Unsettled` was cleaned; set once.
+    """
 
     def __init__(
         self, *, take: Callable[[], Awaitable[StreamPosition]], unsettled: Unsettled
@@ -112,6 +120,11 @@ class PositionService:
         self._asking: list[Callable[[StreamPosition], None]] = []
         self._wanted = asyncio.Event()
         self._failed: list[Callable[[BaseException], None]] = []
+        self.on_settled: Callable[[], None] | None = None
+
+    def settle(self) -> None:
+        """Have `Unsettled` cleaned soon, with a snapshot taken after this call."""
+        self._wanted.set()
 
     async def fix(self, register: Callable[[StreamPosition], None]) -> None:
         """Have ``register`` called with a position taken after this call began.
@@ -167,6 +180,8 @@ class PositionService:
         for accept in asking:
             accept(position)
         self._unsettled.settle(position.snapshot)
+        if self.on_settled is not None:
+            self.on_settled()
 
     async def _take_current(self) -> StreamPosition:
         """Take a position of the history that is read when it arrives.

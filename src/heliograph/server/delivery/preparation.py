@@ -23,6 +23,7 @@ from heliograph.server.delivery.channel import ROLE_NOT_USABLE, close_failed, cl
 from heliograph.server.delivery.dependencies import Dependencies
 from heliograph.server.delivery.dispatcher import Dispatcher
 from heliograph.server.delivery.groups import BindingGroup
+from heliograph.server.delivery.late_writers import LateWriters
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.delivery.rights_log import RightsLog
 from heliograph.server.delivery.rights_messages import DefinitionChange
@@ -60,6 +61,7 @@ class PreparationParts:
         rights: Compares what decides rights.
         progress: How far the stream was received.
         rules: Which tables are served to whom.
+        late_writers: Looks for them when a publication has changed.
     """
 
     admin: AdminDatabase
@@ -70,6 +72,7 @@ class PreparationParts:
     rights: RightsWatch
     progress: StreamProgress
     rules: ServingRules
+    late_writers: LateWriters
 
 
 class Preparation:
@@ -90,6 +93,7 @@ class Preparation:
         self._rights.read_again = self.read_again
         self._progress = parts.progress
         self._rules = parts.rules
+        self._late_writers = parts.late_writers
         self._reading_again = asyncio.Lock()
         #: By oid, in the order in which the stream brought them.
         self._seen_relations: dict[int, None] = {}
@@ -118,6 +122,8 @@ class Preparation:
         """
         self._dependencies.definitions_changed()
         self._dependencies.forget_kept()
+        self._late_writers.forget()
+        self._late_writers.suspect(self._registry.entries())
         self._is_distrusted = True
         for entry in self._registry.entries().values():
             entry.valid_since = ZERO_LSN
@@ -132,8 +138,11 @@ class Preparation:
             is_new: Whether it is no change that an earlier process may have received.
         """
         self._dependencies.definitions_changed()
+        tables = None if change.is_general else change.tables
         if is_new:
-            self._dependencies.forget_kept(None if change.is_general else change.tables)
+            self._dependencies.forget_kept(tables)
+        if change.is_publishing:
+            self._late_writers.publication_changed(tables)
 
     def may_change_rights(self, change: DefinitionChange) -> bool:
         """Tell whether a changed definition may concern any judgement."""
@@ -165,6 +174,8 @@ class Preparation:
                 concerned.add(relation.oid)
         while True:
             try:
+                if change is not None and change.is_publishing:
+                    await self._late_writers.look(concerned)
                 if concerned:
                     await self._reload(concerned, transaction)
                     await self._tell_partitions()
@@ -201,6 +212,11 @@ class Preparation:
         await self._tell_partitions()
         # Not before: a reading that failed is to be repeated.
         self._fingerprint = found
+
+    def tell_publication_changed(self, oid: int) -> None:
+        """Tell whoever follows a table that what its late writers wrote can be loaded now."""
+        for group in self._dispatcher.index.groups(oid):
+            _tell(group, "publication_changed")
 
     async def read_again(self) -> None:
         """Read all rights again unless somebody else has done so meanwhile.
@@ -273,6 +289,8 @@ class Preparation:
         fresh = await self._registry.reload(oid, valid_since)
         if fresh is old:
             return
+        if old and fresh and not old.description.is_published_like(fresh.description):
+            await self._late_writers.look([oid])
         for group in self._dispatcher.index.groups(oid):
             if fresh is None or not group.parameters.may_name(*fresh.description.name_in_full):
                 group.withhold()

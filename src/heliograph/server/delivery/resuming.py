@@ -13,10 +13,12 @@ from heliograph.core.changelog.position import SEQUENCE_END, Fingerprint, Positi
 from heliograph.core.changelog.ring import Ring
 from heliograph.core.matching.position_request import PositionRequest
 from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import RemoteProtocolError
 from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
 from heliograph.server.delivery.continuity import Continuity
 from heliograph.server.delivery.fingerprints import RightsFingerprints
+from heliograph.server.delivery.late_writers import LateWriters
 from heliograph.server.delivery.marks import ChannelMarks, PositionMarks
 from heliograph.server.delivery.rights_log import RightsLog
 from heliograph.server.delivery.rights_watch import ProvenRights
@@ -36,6 +38,7 @@ class ResumingParts:
         marks: Looks after channels that keep positions.
         fingerprints: Of rights.
         rights_log: Changes of rights received so far.
+        late_writers: For whose end positions wait.
     """
 
     ring: Ring
@@ -43,6 +46,7 @@ class ResumingParts:
     marks: PositionMarks
     fingerprints: RightsFingerprints
     rights_log: RightsLog
+    late_writers: LateWriters
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +85,26 @@ class Resuming:
             groups: The channel's groups; a wildcard gets more later.
         """
         rights = _KeptFingerprint(self._parts.fingerprints, groups)
+        late_writers = self._parts.late_writers
         channel.marks = ChannelMarks(
-            self._parts.marks, channel, lane, subscription=subscription, rights=rights
+            self._parts.marks,
+            channel,
+            lane,
+            subscription=subscription,
+            rights=rights,
+            is_withheld=lambda: late_writers.concern(
+                group.entry.description.oid for group in groups
+            ),
         )
         return channel.marks
+
+    def have_rights_changed_since(
+        self, transaction: Transaction, groups: Collection["BindingGroup"]
+    ) -> bool:
+        """Tell whether a transaction received before, or any behind it, may have changed rights."""
+        before = Lsn(transaction.commit_lsn - 1)
+        tables, reads = self._parts.fingerprints.relations(groups)
+        return self._parts.rights_log.changed_after(before, tables, reads)
 
     def decide(
         self,

@@ -21,6 +21,9 @@ PREFIX: Final = "heliograph.rights"
 _HARMLESS: Final = frozenset({"index", "sequence", "table constraint"})
 
 
+#: Classes whose change may change what the publication sends of a table.
+_PUBLISHING: Final = frozenset({"publication", "publication relation", "publication namespace"})
+
 #: How a message names a table of the server's own publication: following it changes no rights.
 _FOLLOWED: Final = f" in publication {DEPENDENCY_PUBLICATION}"
 
@@ -44,6 +47,7 @@ class _Object(msgspec.Struct):
 
 
 class _Content(msgspec.Struct):
+    tag: str = ""
     objects: list[_Object] = []
     complete: bool = False
 
@@ -55,10 +59,23 @@ class DefinitionChange:
     Attributes:
         tables: Oids of the tables named; others may be concerned through functions or roles.
         is_general: Whether more than the named tables may be concerned.
+        is_publishing: Whether the publication may send another part of them from then on.
     """
 
     tables: frozenset[int] = frozenset()
     is_general: bool = False
+    is_publishing: bool = False
+
+    def combined(self, other: "DefinitionChange") -> "DefinitionChange":
+        """Return what both changed."""
+        return DefinitionChange(
+            self.tables | other.tables,
+            self.is_general or other.is_general,
+            self.is_publishing or other.is_publishing,
+        )
+
+
+_WIDEST: Final = DefinitionChange(is_general=True, is_publishing=True)
 
 
 @dataclass(slots=True)
@@ -81,14 +98,11 @@ class RightsMessages:
         """
         found: DefinitionChange | None = None
         if transaction.messages_omitted and self.secret is not None:
-            found = DefinitionChange(is_general=True)
+            found = _WIDEST
         for message in transaction.messages:
             change = self._read_one(message)
             if change is not None:
-                earlier = found or DefinitionChange()
-                found = DefinitionChange(
-                    earlier.tables | change.tables, earlier.is_general or change.is_general
-                )
+                found = change if found is None else found.combined(change)
         return found
 
     def _read_one(self, message: LogicalMessage) -> DefinitionChange | None:
@@ -102,10 +116,14 @@ class RightsMessages:
             content = msgspec.json.decode(text.translate(_ASCII), type=_Content)
         except msgspec.DecodeError:
             # Genuine but not understood (written by another version): the widest reading.
-            return DefinitionChange(is_general=True)
+            return _WIDEST
         concerned = [part for part in content.objects if not part.is_harmless()]
         if content.complete and not concerned:
             return None
         tables = frozenset(part.relation for part in concerned if part.relation is not None)
         unnamed = any(part.relation is None for part in concerned)
-        return DefinitionChange(tables, is_general=unnamed or not content.complete)
+        is_publishing = any(part.kind in _PUBLISHING for part in concerned)
+        if not content.complete:
+            # Where there are too many objects only the command is named.
+            is_publishing = is_publishing or "PUBLICATION" in content.tag
+        return DefinitionChange(tables, unnamed or not content.complete, is_publishing)

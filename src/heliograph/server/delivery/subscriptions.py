@@ -380,11 +380,13 @@ class ChangeSubscriptionService:
         channel: SubscribedChannel,
         planned: Sequence[PlannedBinding],
         position: StreamPosition,
-    ) -> None:
+    ) -> list[Transaction]:
+        """Give a channel its place; return what its client can not see, although it was read."""
         owed = self._parts.unsettled.not_seen_by(position.snapshot)
         oids = {plan.entry.description.oid for plan in planned}
         concerned = [transaction for transaction in owed if oids & _changed_tables(transaction)]
         self._parts.dispatcher.begin(lane, channel, position, concerned)
+        return owed
 
     def _register_with_positions(
         self,
@@ -411,9 +413,12 @@ class ChangeSubscriptionService:
             self._parts.dispatcher.counters.resumes += 1
             self._parts.dispatcher.resume(lane, channel, decision.place)
             return
-        self._begin(lane, channel, planned, position)
+        owed = self._begin(lane, channel, planned, position)
         if decision is not None:
-            marks.begin_with_resync(decision)
+            marks.begin_with_resync(decision, owed)
+        if owed and resuming.have_rights_changed_since(owed[0], groups):
+            # What its client loads now is what the rights before showed.
+            marks.rights_changed()
 
     def _register_successor(
         self,

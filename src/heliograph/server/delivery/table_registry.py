@@ -10,6 +10,8 @@ from heliograph.core.replication.lsn import Lsn
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.catalog import Catalog, PublishedTable
 from heliograph.postgres.partitions import read_insert_position, read_leaves, rows_moved
+from heliograph.postgres.table_writers import read_table_writers
+from heliograph.server.delivery.late_writers import LateWriters
 from heliograph.server.delivery.rights_watch import RightsWatch
 from heliograph.server.delivery.shared_answer import SharedAnswer
 from heliograph.server.delivery.tables import TableEntry
@@ -28,10 +30,24 @@ class TableRegistry:
         partitions_version: Grows whenever `partitions_mark` of a table may be another.
     """
 
-    def __init__(self, admin: AdminDatabase, catalog: Catalog, rights: RightsWatch) -> None:
-        """Start with nothing read."""
+    def __init__(
+        self,
+        admin: AdminDatabase,
+        catalog: Catalog,
+        rights: RightsWatch,
+        late_writers: LateWriters,
+    ) -> None:
+        """Start with nothing read.
+
+        Args:
+            admin: Reads.
+            catalog: What is read.
+            rights: Compares whether what was read still holds.
+            late_writers: Told who writes to a table that is read for the first time.
+        """
         self._admin = admin
         self._rights = rights
+        self._late_writers = late_writers
         self._catalog = catalog
         self._entries: dict[int, TableEntry] = {}
         self._leaves: dict[int, Leaves] = {}
@@ -99,6 +115,10 @@ class TableRegistry:
                 # Before anybody has loaded its rows: whatever changes later is found.
                 self._leaves.update(await read_leaves(connection, [oid]))
                 self._mark_partitions(oid, self._leaves[oid])
+            if oid not in self._entries:
+                writers = await read_table_writers(connection, [oid])
+                published_by = known.description.published_by
+                self._late_writers.note_new(oid, writers.get(oid, ()), published_by)
             # Another load may have replaced nothing: the lock is held. Shared by all its groups.
             known.rights[role] = rights
             self._entries[oid] = known

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from heliograph.core.replication.snapshot import Snapshot, parse_snapshot, widen_xid
+from heliograph.core.replication.snapshot import Snapshot, parse_snapshot, precedes, widen_xid
 from heliograph.errors import RemoteProtocolError
 
 
@@ -49,3 +49,11 @@ def test_an_id_just_below_the_turn_is_the_older_one():
     assert widen_xid(7, near=6 * 2**32 - 3) == 6 * 2**32 + 7
     assert widen_xid(9, near=near) == 5 * 2**32 + 9
     assert widen_xid(2**32 - 5, near=10) == 2**32 - 5
+
+
+def test_ids_of_transactions_go_round():
+    assert precedes(5, 6)
+    assert not precedes(6, 6)
+    assert not precedes(7, 6)
+    assert precedes((1 << 32) - 2, 3)
+    assert not precedes(3, (1 << 32) - 2)

@@ -12,6 +12,7 @@ from heliograph.core.replication.snapshot import Snapshot
 from heliograph.errors import UnavailableError
 from heliograph.postgres.rights_state import RightsState
 from heliograph.server.delivery import preparation as module
+from heliograph.server.delivery.late_writers import LateWriters
 from heliograph.server.delivery.preparation import Preparation, PreparationParts
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.delivery.rights_log import RightsLog
@@ -110,6 +111,7 @@ def preparation(database, rights, monkeypatch):
             progress=progress,
             dependencies=database,
             rules=ServingRules(),
+            late_writers=LateWriters(None),
         )
     )
 

@@ -57,7 +57,10 @@ def test_what_names_no_relation_concerns_everything():
     assert messages.read(Carrying(content)) == DefinitionChange(is_general=True)
     grant = b's {"tag":"GRANT","complete":false,"objects":[{"class":"table"}]}'
     assert messages.read(Carrying(grant)) == DefinitionChange(is_general=True)
-    assert messages.read(Carrying(b"s not json")) == DefinitionChange(is_general=True)
+    many = b's {"tag":"ALTER PUBLICATION","complete":false,"objects":[]}'
+    for widest in (many, b"s not json"):
+        expected = DefinitionChange(is_general=True, is_publishing=True)
+        assert messages.read(Carrying(widest)) == expected
 
 
 def test_an_index_concerns_nobody_and_other_prefixes_are_not_ours():
@@ -69,7 +72,8 @@ def test_an_index_concerns_nobody_and_other_prefixes_are_not_ours():
 
 
 def test_a_message_that_was_left_out_may_have_been_ours():
-    assert RightsMessages(b"s").read(Carrying(omitted=1)) == DefinitionChange(is_general=True)
+    widest = DefinitionChange(is_general=True, is_publishing=True)
+    assert RightsMessages(b"s").read(Carrying(omitted=1)) == widest
     assert RightsMessages(None).read(Carrying(omitted=1)) is None
 
 
@@ -88,4 +92,4 @@ def test_following_a_table_concerns_nobody_and_publishing_one_does():
     )
     assert messages.read(Carrying(content % b"heliograph_dependencies")) is None
     published = messages.read(Carrying(content % b"supabase_realtime"))
-    assert published == DefinitionChange(frozenset({7}))
+    assert published == DefinitionChange(frozenset({7}), is_publishing=True)

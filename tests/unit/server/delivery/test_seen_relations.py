@@ -6,6 +6,7 @@ from fixtures.transactions import empty_transaction
 from heliograph import limits
 from heliograph.core.replication.relation import Relation, ReplicaIdentity
 from heliograph.postgres.catalog import Catalog
+from heliograph.server.delivery.late_writers import LateWriters
 from heliograph.server.delivery.preparation import Preparation, PreparationParts
 from heliograph.server.delivery.progress import StreamProgress
 from heliograph.server.delivery.rights_log import RightsLog
@@ -35,13 +36,14 @@ def preparation(wildcards):
     rights = RightsWatch(nothing, reads_definitions=False)
     parts = PreparationParts(
         admin=None,
-        registry=TableRegistry(None, Catalog("supabase_realtime"), rights),
+        registry=TableRegistry(None, Catalog("supabase_realtime"), rights, LateWriters(None)),
         dispatcher=None,
         rights_log=RightsLog(),
         rights=rights,
         progress=StreamProgress(request=lambda: None, nudge=nothing),
         dependencies=None,
         rules=ServingRules(),
+        late_writers=LateWriters(None),
     )
     made = Preparation(parts)
     made.wildcards = wildcards

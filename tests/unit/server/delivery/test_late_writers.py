@@ -1,0 +1,136 @@
+"""Which transactions count as late writers of a table, and what is said when they have ended."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from heliograph import limits
+from heliograph.core.replication.lsn import Lsn
+from heliograph.core.replication.snapshot import Snapshot
+from heliograph.errors import UnavailableError
+from heliograph.server.delivery import late_writers
+from heliograph.server.delivery.late_writers import LateWriters
+
+pytestmark = pytest.mark.asyncio
+
+
+class Database:
+    """Knows who writes to which table."""
+
+    def __init__(self):
+        self.writers = {}
+        self.looks = 0
+        self.is_out_of_reach = False
+        self.while_looking = lambda: None
+
+    @contextlib.asynccontextmanager
+    async def connection(self):
+        if self.is_out_of_reach:
+            raise UnavailableError("no answer")
+        yield self
+
+    async def read(self, _connection, tables):
+        self.looks += 1
+        found = {oid: set(xids) for oid, xids in self.writers.items() if oid in tables and xids}
+        self.while_looking()
+        return found
+
+    async def take_position(self):
+        if self.is_out_of_reach:
+            raise UnavailableError("no answer")
+        running = frozenset(xid for xids in self.writers.values() for xid in xids)
+        return Snapshot(min(running, default=1_000), 1_000, running), Lsn(1)
+
+
+@pytest.fixture
+def database(monkeypatch):
+    made = Database()
+    monkeypatch.setattr(late_writers, "read_table_writers", made.read)
+    return made
+
+
+@pytest.fixture
+def late(database):
+    made = LateWriters(database)
+    made.ended = []
+    made.on_ended = made.ended.append
+    return made
+
+
+async def test_a_table_is_done_with_when_the_last_of_its_writers_has_ended(database, late):
+    database.writers = {7: {10, 11}, 8: {12}}
+    await late.look([7, 9])
+    assert (late.concern([7]), late.concern([8, 9]), len(late)) == (True, False, 1)
+    database.writers = {7: {11}}
+    await late.check()
+    assert (late.ended, late.concern([7])) == ([], True)
+    # Who writes now began behind the change of the publication.
+    database.writers = {7: {20}}
+    await late.check()
+    assert (late.ended, late.concern([7]), len(late)) == ([7], False, 0)
+
+
+async def test_of_a_table_that_was_not_known_only_who_is_older_than_its_publication_is_late(late):
+    late.note_new(7, {10, 30}, (5, 20))
+    late.note_new(8, {30}, (5, 20))
+    late.note_new(9, set(), (5, 20))
+    assert (late.concern([7]), late.concern([8]), late.concern([9])) == (True, False, False)
+    await late.check()
+    assert late.ended == [7]
+
+
+async def test_once_a_whole_publication_has_changed_every_writer_of_a_new_table_is_late(late):
+    late.publication_changed(None)
+    late.note_new(8, {30}, (5, 20))
+    assert late.concern([8])
+
+
+async def test_a_table_whose_publication_changed_counts_as_having_some_until_it_is_looked_at(
+    database, late
+):
+    late.publication_changed([7, 8])
+    database.writers = {7: {10}}
+    assert [late.concern([7]), late.concern([8])] == [True, True]
+    await late.check()
+    assert (late.concern([7]), late.concern([8]), late.ended) == (True, False, [])
+
+
+async def test_what_is_suspected_while_it_is_looked_at_is_looked_at_again(database, late):
+    late.suspect([7])
+    database.while_looking = lambda: late.suspect([7])
+    await late.check()
+    assert late.concern([7])
+    database.while_looking = lambda: None
+    await late.check()
+    assert not late.concern([7])
+
+
+async def test_in_another_history_the_ids_known_mean_nothing(database, late):
+    database.writers = {7: {900}}
+    await late.look([7])
+    database.writers = {}
+    late.forget()
+    assert late.concern([7])
+    await late.check()
+    assert (late.concern([7]), late.ended) == (False, [])
+
+
+async def test_it_goes_on_while_the_database_is_out_of_reach_and_asks_nobody_afterwards(
+    database, late, monkeypatch
+):
+    monkeypatch.setattr(limits, "LATE_WRITERS_CHECK_INTERVAL_S", 0.0)
+    database.is_out_of_reach = True
+    watching = asyncio.create_task(late.run())
+    late.suspect([7])
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert late.concern([7])
+    database.is_out_of_reach = False
+    while late.concern([7]):
+        await asyncio.sleep(0)
+    looks = database.looks
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert database.looks == looks
+    watching.cancel()
