@@ -104,7 +104,7 @@ async def _catch_up(
         if place is None or channel.is_closed:
             return
         if reader.last_dispatched() < place.read_behind():
-            await _reach(reader, channel, place)
+            await _reach(reader, channel, place.read_behind())
             continue
         if not reader.ring.covers(place.read_behind()):
             channel.resync("fell_behind")
@@ -113,6 +113,9 @@ async def _catch_up(
         if not following and _may_be_live(lane, channel, place, end):
             channel.lag = None
             return
+        if not following and reader.last_dispatched() < channel.passed_over:
+            await _reach(reader, channel, channel.passed_over)
+            continue
         if not following:
             await asyncio.wait((lane.moved(),))
             continue
@@ -127,10 +130,11 @@ async def _catch_up(
             channel.resync("transaction_too_large")
 
 
-async def _reach(reader: RingReader, channel: SubscribedChannel, place: Place) -> None:
-    """Wait for the stream to come as far as the client of a channel was; it may have to rejoin."""
+async def _reach(reader: RingReader, channel: SubscribedChannel, lsn: Lsn) -> None:
+    """Wait for the stream to come as far as a channel needs it; its client may have to rejoin."""
+    place = channel.lag
     try:
-        await reader.reach(place.read_behind())
+        await reader.reach(lsn)
     except UnavailableError:
         if channel.lag is place:
             close_failed((channel,))

@@ -210,8 +210,15 @@ class Dispatcher:
         """Have a new channel begin where its client was; it reads from the ring what it missed."""
         channel.owed = Continuation(Lsn(place.read_behind() + 1))
         channel.lag = place
-        channel.passed_over = self._last_dispatched
+        channel.passed_over = self._passed_over()
         channel.catch_up = partial(self.start_catch_up, lane, channel)
+
+    def _passed_over(self) -> Lsn:
+        """Return up to where lanes know nothing of a channel that begins now.
+
+        What only fills the ring is given to no lane: until that has ended it is read from there.
+        """
+        return max(self._last_dispatched, Lsn(max(0, self._rebuilt_at - 1)))
 
     def succeed(
         self,
@@ -227,7 +234,7 @@ class Dispatcher:
         """
         channel.owed = before.owed
         channel.lag = Place(self._last_dispatched, END_OF_TRANSACTION)
-        channel.passed_over = self._last_dispatched
+        channel.passed_over = self._passed_over()
         channel.catch_up = partial(self.start_catch_up, lane, channel)
 
         def take_over() -> None:
