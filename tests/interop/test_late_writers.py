@@ -94,6 +94,30 @@ async def test_who_follows_a_table_is_told_when_its_late_writers_have_ended(any_
         await client.until(lambda: 5 in client.ids("w") and len(client.marks("w")) > told)
 
 
+async def test_while_a_table_is_not_published_no_position_is_told_to_who_named_it(any_server):
+    server = any_server
+    server.sql(*TABLES, ADD)
+    async with following(server) as client, sql_of(server) as sql:
+        both = (table("w", positions=True), table("other"))
+        assert (await client.join("w", server.service_role_key, *both))["status"] == "ok"
+        await client.follow("other", server.service_role_key)
+        await client.until(lambda: client.marks("w"))
+        await sql.execute(DROP)
+        await client.until(lambda: client.resyncs("w") == [CHANGED])
+        told = client.marks("w")
+        # Nobody hears of it.
+        await sql.execute("insert into w values (1)")
+        await pass_a_mark(client, sql, 1)
+        await pass_a_mark(client, sql, 2)
+        assert client.marks("w") == told
+        assert client.ids("w") == [1, 2]
+        await sql.execute(ADD)
+        await client.until(lambda: len(client.resyncs("w")) > 1)
+        resyncs = len(client.marks("w"))
+        await client.until(lambda: len(client.marks("w")) > resyncs)
+        assert set(client.resyncs("w")) == {CHANGED}
+
+
 async def test_who_subscribes_soon_after_a_table_was_added_is_told_no_position_before(any_server):
     server = any_server
     server.sql(*TABLES)

@@ -76,13 +76,17 @@ class SlotTrail:
         ):
             self._drop_first()
 
-    def confirmed(self, received: Lsn, now_s: float) -> Lsn:
+    def confirmed(self, received: Lsn, now_s: float, *, unseen_from: Lsn | None = None) -> Lsn:
         """Return the position that the slot may confirm.
 
         Args:
             received: Every transaction that commits below it was received.
             now_s: Now.
+            unseen_from: Where the first transaction commits that was received and is not visible
+                yet: who subscribes behind a restart is owed it. None if there is none.
         """
+        if unseen_from is not None and self._is_kept:
+            received = min(received, unseen_from)
         oldest_us = int((now_s - self._bounds.age_s_max) * _US_PER_S)
         while len(self._commit_lsns) and (self._received_at_us[0] < oldest_us):
             self._drop_first()

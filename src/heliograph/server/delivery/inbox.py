@@ -180,7 +180,11 @@ class ChangeInbox:
         What was received is noted first: a slot beyond it would have been moved by somebody else.
         """
         self._continuity.note_received(self._kept_up_to)
-        return self._trail.confirmed(self._kept_up_to, self._clock.monotonic_s())
+        return self._trail.confirmed(
+            self._kept_up_to,
+            self._clock.monotonic_s(),
+            unseen_from=self._unsettled.first_commit_lsn(),
+        )
 
     def has_room(self) -> bool:
         """Tell whether the reader may go on."""

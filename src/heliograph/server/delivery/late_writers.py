@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from heliograph import limits
-from heliograph.core.replication.snapshot import precedes
+from heliograph.core.replication.snapshot import Snapshot, precedes, widen_xid
 from heliograph.errors import UnavailableError
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.table_writers import read_table_writers
@@ -63,11 +63,6 @@ class LateWriters:
         self._suspicions += 1
         self._suspected.update(dict.fromkeys(tables, self._suspicions))
         self._wanted.set()
-
-    def forget(self) -> None:
-        """Another history begins, in which ids of transactions may mean others."""
-        self.suspect(self._writers)
-        self._writers.clear()
 
     async def look(self, tables: Collection[int]) -> None:
         """Take who writes to some tables now for late: their publication has just changed.
@@ -146,7 +141,7 @@ class LateWriters:
             return
         snapshot, _ = await self._admin.take_position()
         for table, xids in tuple(self._writers.items()):
-            left = {xid for xid in xids if not snapshot.sees(xid)}
+            left = {xid for xid in xids if _goes_on(xid, snapshot)}
             if left:
                 self._writers[table] = left
                 continue
@@ -154,3 +149,8 @@ class LateWriters:
             _log.info("late_writers_ended", table_oid=table)
             if self.on_ended is not None:
                 self.on_ended(table)
+
+
+def _goes_on(xid: int, snapshot: Snapshot) -> bool:
+    """Tell whether a transaction has not ended; one from before a database was put back has."""
+    return not snapshot.sees(xid) and widen_xid(xid, near=snapshot.xmax) < snapshot.xmax

@@ -83,6 +83,22 @@ class MarkParts:
     supervisor: Supervisor
 
 
+class Standing(Protocol):
+    """What is known of one channel's tables."""
+
+    def rights(self) -> Fingerprint:
+        """Return the fingerprint of what decides now what the channel may see."""
+        ...
+
+    def is_complete(self) -> bool:
+        """Tell whether all its tables are in the stream; no position is told otherwise."""
+        ...
+
+    def has_late_writers(self) -> bool:
+        """Tell whether any of them has; then no ``resync`` is told, either."""
+        ...
+
+
 class PositionMarks:
     """All channels that asked for positions; belongs to the event loop."""
 
@@ -91,6 +107,7 @@ class PositionMarks:
         self.parts = parts
         self._due: dict[ChannelMarks, None] = {}
         self._late: dict[ChannelMarks, None] = {}
+        self._unsettled: dict[ChannelMarks, None] = {}
         self._channels: dict[ChannelMarks, None] = {}
         self._awaited: Lsn = ZERO_LSN
         self._is_awaiting = False
@@ -110,7 +127,7 @@ class PositionMarks:
 
     def discard(self, marks: "ChannelMarks") -> None:
         """Forget a channel that has ended."""
-        for known in (self._channels, self._due, self._late):
+        for known in (self._channels, self._due, self._late, self._unsettled):
             known.pop(marks, None)
 
     def flush(self) -> None:
@@ -138,9 +155,14 @@ class PositionMarks:
 
     def settled(self) -> None:
         """Learn what is visible by now: those who wait for that are told."""
-        for marks in tuple(self._channels):
-            if marks.pending is not None:
-                self._tell(marks)
+        waiting, self._unsettled = self._unsettled, {}
+        for marks in waiting:
+            self._tell(marks)
+
+    def await_settled(self, marks: "ChannelMarks") -> None:
+        """Have it looked at what is visible, and tell a channel then."""
+        self._unsettled[marks] = None
+        self.parts.settle()
 
     def await_stream(self, position: Lsn) -> None:
         """Have an idle stream moved: somebody's first mark waits until it has passed a position."""
@@ -183,12 +205,11 @@ class ChannelMarks:
     __slots__ = (
         "_channel",
         "_is_due",
-        "_is_withheld",
         "_lane",
         "_owner",
         "_resynced_for",
         "_resynced_s",
-        "_rights",
+        "_standing",
         "_unmarked",
         "pending",
         "pending_behind",
@@ -203,8 +224,7 @@ class ChannelMarks:
         lane: "Lane",
         *,
         subscription: Fingerprint,
-        rights: Callable[[], Fingerprint],
-        is_withheld: Callable[[], bool],
+        standing: Standing,
     ) -> None:
         """Begin before the channel has started.
 
@@ -213,15 +233,12 @@ class ChannelMarks:
             channel: The channel.
             lane: Its lane.
             subscription: Fingerprint of who subscribed to what.
-            rights: Returns the fingerprint of what decides now what the channel may see.
-            is_withheld: Tells whether nothing may be told, because late writers of its tables go
-                on.
+            standing: What is known of its tables.
         """
         self._owner = owner
         self._channel = channel
         self._lane = lane
-        self._rights = rights
-        self._is_withheld = is_withheld
+        self._standing = standing
         self._unmarked = 0
         self._is_due = False
         self.pending: str | None = None
@@ -265,7 +282,11 @@ class ChannelMarks:
             return True
         if self.pending is not None:
             return self._tell_pending()
-        if not channel.has_room() or self._is_withheld():
+        if (
+            not channel.has_room()
+            or not self._standing.is_complete()
+            or self._standing.has_late_writers()
+        ):
             return False
         place = self._place()
         if place is None:
@@ -294,7 +315,7 @@ class ChannelMarks:
             owed: What was dispatched and its client does not see yet, in commit order.
         """
         channel = self._channel
-        if self._is_withheld():
+        if self._standing.has_late_writers():
             self.pending = reason
             self.pending_behind = self._owner.parts.places.last_dispatched()
             return
@@ -333,11 +354,13 @@ class ChannelMarks:
     def _tell_pending(self) -> bool:
         """Tell what waits to be told, if it may be told now."""
         reason = self.pending
-        if reason is None or self._channel.is_held or self._is_early(reason) or self._is_withheld():
+        if reason is None or self._channel.is_held or self._is_early(reason):
+            return False
+        if self._standing.has_late_writers():
             return False
         place = self._place_of_load()
         if place is None:
-            self._owner.parts.settle()
+            self._owner.await_settled(self)
             return False
         self.pending = None
         self._send_resync(reason, place)
@@ -353,9 +376,12 @@ class ChannelMarks:
         """Return from where a client goes on that loads now; None if it would miss something."""
         channel, parts = self._channel, self._owner.parts
         place = channel.lag or parts.places.finished_place(self._lane)
-        visible = parts.unsettled.visible_up_to()
-        if visible is None or place <= Place(visible, END_OF_TRANSACTION):
-            return place if visible is None or self.pending_behind <= visible else None
+        unseen = parts.unsettled.first_commit_lsn()
+        if unseen is None:
+            return place
+        visible = Lsn(unseen - 1)
+        if place <= Place(visible, END_OF_TRANSACTION):
+            return place if self.pending_behind <= visible else None
         if visible < self.pending_behind or channel.lag is not None:
             return None
         return self._go_back(visible)
@@ -399,7 +425,7 @@ class ChannelMarks:
             place.commit_lsn,
             SEQUENCE_END if is_whole else place.sequence,
             self.subscription,
-            self._rights(),
+            self._standing.rights(),
         )
         details["position"] = parts.continuity.codec.encode(position)
         self._unmarked = 0

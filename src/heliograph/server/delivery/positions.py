@@ -85,9 +85,9 @@ class Unsettled:
                 return False
         return True
 
-    def visible_up_to(self) -> Lsn | None:
-        """Return the position up to which everything dispatched is visible; None: all of it is."""
-        return Lsn(self._transactions[0].commit_lsn - 1) if self._transactions else None
+    def first_commit_lsn(self) -> Lsn | None:
+        """Return where the first one commits; None if everything received is visible."""
+        return self._transactions[0].commit_lsn if self._transactions else None
 
     def clear(self) -> None:
         """Forget everything: another history begins."""

@@ -122,8 +122,6 @@ class Preparation:
         """
         self._dependencies.definitions_changed()
         self._dependencies.forget_kept()
-        self._late_writers.forget()
-        self._late_writers.suspect(self._registry.entries())
         self._is_distrusted = True
         for entry in self._registry.entries().values():
             entry.valid_since = ZERO_LSN
@@ -205,7 +203,8 @@ class Preparation:
         """Read all rights again if anybody's may have changed since the last look."""
         async with self._admin.connection() as connection:
             found = await rights_fingerprint(connection)
-        is_other = self._fingerprint not in {"", found}
+        # The publication may have changed, too, while messages were missed.
+        is_other = self._is_distrusted or self._fingerprint not in {"", found}
         if self._rights.compare(await self._rights.look()) or is_other:
             async with self._reading_again:
                 await self._read_all()

@@ -84,17 +84,13 @@ class Resuming:
             subscription: Fingerprint of who subscribed to what.
             groups: The channel's groups; a wildcard gets more later.
         """
-        rights = _KeptFingerprint(self._parts.fingerprints, groups)
-        late_writers = self._parts.late_writers
+        standing = _Standing(self._parts.fingerprints, self._parts.late_writers, groups)
         channel.marks = ChannelMarks(
             self._parts.marks,
             channel,
             lane,
             subscription=subscription,
-            rights=rights,
-            is_withheld=lambda: late_writers.concern(
-                group.entry.description.oid for group in groups
-            ),
+            standing=standing,
         )
         return channel.marks
 
@@ -171,23 +167,41 @@ class Resuming:
         return Resumption(place, ProvenRights(place.read_behind(), parts))
 
 
-class _KeptFingerprint:
-    """The fingerprint of one channel's rights, made anew when it may be another."""
+class _Standing:
+    """Implements `marks.Standing`; the fingerprint is made anew only when it may be another."""
 
-    __slots__ = ("_fingerprint", "_groups", "_made_for", "_makes")
+    __slots__ = ("_fingerprint", "_groups", "_late_writers", "_made_for", "_makes")
 
-    def __init__(self, makes: RightsFingerprints, groups: Collection["BindingGroup"]) -> None:
+    def __init__(
+        self,
+        makes: RightsFingerprints,
+        late_writers: LateWriters,
+        groups: Collection["BindingGroup"],
+    ) -> None:
         self._makes = makes
+        self._late_writers = late_writers
         self._groups = groups
         self._made_for: object = None
         self._fingerprint = Fingerprint(0)
 
-    def __call__(self) -> Fingerprint:
+    def rights(self) -> Fingerprint:
         made_for = (*self._makes.version, *(group.version for group in self._groups))
         if made_for != self._made_for:
             self._fingerprint = self._makes.rights(self._groups)
             self._made_for = made_for
         return self._fingerprint
+
+    def is_complete(self) -> bool:
+        # A wildcard stands for what is published.
+        return all(
+            group.entry.description.is_published or group.parameters.is_wildcard
+            for group in self._groups
+        )
+
+    def has_late_writers(self) -> bool:
+        return bool(self._late_writers) and self._late_writers.concern(
+            group.entry.description.oid for group in self._groups
+        )
 
 
 def _place(since: Position) -> Place:

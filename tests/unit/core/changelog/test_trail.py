@@ -49,6 +49,16 @@ def test_the_wal_that_is_held_back_bounds_it_and_the_servers_own_limit_does():
     assert trail.confirmed(Lsn(500), 0.0) == 480
 
 
+def test_what_nobody_can_see_yet_is_sent_again():
+    trail = SlotTrail(TrailBounds(transactions_max=2))
+    fill(trail, 10, 20, 30, 40)
+    assert trail.confirmed(Lsn(49), 0.0, unseen_from=Lsn(20)) == 20
+    assert trail.confirmed(Lsn(49), 0.0, unseen_from=Lsn(40)) == 30
+    assert trail.confirmed(Lsn(49), 0.0) == 30
+    trail.restart(is_kept=False, slot_wal_bytes=None)
+    assert trail.confirmed(Lsn(49), 0.0, unseen_from=Lsn(20)) == 49
+
+
 def test_a_polled_slot_does_not_trail():
     trail = SlotTrail()
     trail.restart(is_kept=False, slot_wal_bytes=None)

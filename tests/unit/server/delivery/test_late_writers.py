@@ -106,14 +106,11 @@ async def test_what_is_suspected_while_it_is_looked_at_is_looked_at_again(databa
     assert not late.concern([7])
 
 
-async def test_in_another_history_the_ids_known_mean_nothing(database, late):
-    database.writers = {7: {900}}
+async def test_who_is_unknown_to_a_database_that_was_put_back_is_not_waited_for(database, late):
+    database.writers = {7: {5_000}}
     await late.look([7])
-    database.writers = {}
-    late.forget()
-    assert late.concern([7])
     await late.check()
-    assert (late.concern([7]), late.ended) == (False, [])
+    assert (late.concern([7]), late.ended) == (False, [7])
 
 
 async def test_it_goes_on_while_the_database_is_out_of_reach_and_asks_nobody_afterwards(
