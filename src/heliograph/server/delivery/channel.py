@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 
 class Marks(Protocol):
-    """The positions of one channel that asked for them; `marks.ChannelMarks`."""
+    """The positions of one channel that asked for them; `channel_marks.ChannelMarks`."""
 
     @property
     def subscription(self) -> Fingerprint:

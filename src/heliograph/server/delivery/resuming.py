@@ -16,10 +16,11 @@ from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.transaction import Transaction
 from heliograph.errors import RemoteProtocolError
 from heliograph.server.delivery.channel import END_OF_TRANSACTION, Place, SubscribedChannel
+from heliograph.server.delivery.channel_marks import ChannelMarks
 from heliograph.server.delivery.continuity import Continuity
 from heliograph.server.delivery.fingerprints import RightsFingerprints
 from heliograph.server.delivery.late_writers import LateWriters
-from heliograph.server.delivery.marks import ChannelMarks, PositionMarks
+from heliograph.server.delivery.marks import PositionMarks
 from heliograph.server.delivery.rights_log import RightsLog
 from heliograph.server.delivery.rights_watch import ProvenRights
 
@@ -168,7 +169,7 @@ class Resuming:
 
 
 class _Standing:
-    """Implements `marks.Standing`; the fingerprint is made anew only when it may be another."""
+    """Implements `channel_marks.Standing`; makes the fingerprint anew when it may be another."""
 
     __slots__ = ("_fingerprint", "_groups", "_late_writers", "_made_for", "_makes")
 
