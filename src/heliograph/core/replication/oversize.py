@@ -157,9 +157,10 @@ class OversizeTransaction:
     @classmethod
     def in_memory(cls, transaction: Transaction) -> "OversizeTransaction":
         """Read a transaction of several rows that is in memory segment by segment."""
+        # A message with both versions of a row counts for each, and has up to two keys.
         bounds = OversizeBounds(
-            repeated_keys=transaction.row_count,
-            repeated_bytes=transaction.size_bytes,
+            repeated_keys=2 * transaction.row_count,
+            repeated_bytes=2 * transaction.size_bytes,
             key_bitmap_bits=transaction.row_count * _BITS_PER_ROW,
         )
         return cls(transaction, _RowsInMemory(transaction.raw_rows), bounds=bounds)

@@ -126,6 +126,18 @@ def test_a_transaction_in_memory_is_read_in_segments_as_it_is_decoded():
     assert len(transaction.decode({1: (0,)})) == 2999
 
 
+def test_no_transaction_in_memory_is_too_large_to_be_read_in_segments():
+    """Held versions count for each message, and one message of a FULL table has two of them."""
+    count = 3 * limits.OVERSIZE_SEGMENT_ROWS_MAX
+    first = [encode_update(1, [str(n), "b"], old=[str(n), "a" * 80]) for n in range(count)]
+    last = [encode_delete(1, [str(n), "b"]) for n in range(count)]
+    stream = [encode_begin(0x10), encode_relation(NOTES), *first, *last, encode_commit(0x10)]
+    (transaction,) = receive_all(make_assembler(), stream)
+    oversize = OversizeTransaction.in_memory(transaction)
+    found = [change for segment in oversize.segments({1: (0,)}) for change in segment]
+    assert [change.kind for change in found] == [ChangeKind.DELETE] * count
+
+
 def test_too_many_repeated_keys_end_it_before_anything_was_told():
     rows = [encode_insert(1, [str(number), "a"]) for number in range(10)]
     rows += [encode_delete(1, [str(number), "a"]) for number in range(10)]
