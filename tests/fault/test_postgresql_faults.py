@@ -154,7 +154,7 @@ async def test_without_a_connection_left_who_must_be_asked_about_waits_and_misse
             code, said = refused(environment(hoarder))
             assert code != 0
             assert "remaining connection slots are reserved" in said
-        await client.until(lambda: waiting.position is not None)
+        await client.until(lambda: waiting.is_placed)
         await day.settle(waiting)
         assert seen(waiting) == [2, 3]
         await goes_on(day, here, left, 3)

@@ -1,8 +1,7 @@
 """Users who keep the rows of their channels by positions, are cut off, lag, and come back.
 
-A `View` does what docs/howto/resume.md says: changes count when the position behind them was told,
-what came of a transaction that was cut off is dropped, ``resync`` means loading the rows anew. It
-notes its rows at every mark, to be compared with what SELECT showed at that moment.
+A `View` keeps them as `KeptChannel` says. It notes its rows at every mark, to be compared with
+what SELECT showed at that moment.
 """
 
 import asyncio
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 import websockets
 from websockets.frames import CloseCode
 
+from fixtures.kept_channel import KeptChannel, keep
 from fixtures.raw_client import table
 from fixtures.waiting import wait_until
 from oracle.drawn_database import become
@@ -23,9 +23,8 @@ class View:
     """What one user keeps of one table, through one filter.
 
     Attributes:
+        channel: Where it is, and what does not count yet.
         rows: By primary key.
-        position: Where it is; None before the first.
-        waiting: Changes whose position was not told yet.
         states: Its rows at each mark not compared yet.
         told_mark: The last mark told.
         loaded_mark: The last mark that the last load had seen.
@@ -39,8 +38,6 @@ class View:
     table: str
     row_filter: tuple
     rows: dict = field(default_factory=dict)
-    position: str | None = None
-    waiting: list = field(default_factory=list)
     states: dict = field(default_factory=dict)
     told_mark: int = 0
     loaded_mark: int = 0
@@ -48,6 +45,9 @@ class View:
     told: Counter = field(default_factory=Counter)
     is_at_resync: bool = False
     is_at_resync_of_before: bool = False
+
+    def __post_init__(self):
+        self.channel = KeptChannel(self._count)
 
     @property
     def asked(self):
@@ -57,12 +57,11 @@ class View:
         """Return what its channel asks for."""
         more = {"filter": self.row_filter[0]} if self.row_filter[0] else {}
         wanted = table(self.table, **more)
-        return [{**wanted, "positions": True, "since": self.position}, table("marks")]
+        return [{**wanted, "positions": True, "since": self.channel.position}, table("marks")]
 
     async def load(self, reason, sql, claims):
         """Take the rows that SELECT shows, and the mark up to which it shows them."""
         self.reasons[reason] += 1
-        self.waiting = []
         async with sql.transaction():
             await become(sql, claims)
             found = await sql.execute(
@@ -72,16 +71,17 @@ class View:
             mark, rows = await found.fetchone()
         self.rows = {row["id"]: row for row in rows}
         self.loaded_mark = mark or 0
+        self.is_at_resync = reason != "subscribed"
+        self.channel.loaded()
 
-    def release(self, position):
-        """Let count what came before a position."""
-        for change in self.waiting:
+    def _count(self, changes):
+        """Take what came before a position."""
+        for change in changes:
             if change["table"] == "marks":
                 self._note(change["record"]["id"])
             else:
-                self._keep(change)
-        self.waiting = []
-        self.position = position
+                self.told[change["type"]] += 1
+                keep(self.rows, change)
         self.is_at_resync = False
 
     def _note(self, mark):
@@ -98,13 +98,6 @@ class View:
     def has_seen(self, mark):
         """Tell whether its rows are those of a mark or of a later moment."""
         return max(self.told_mark, self.loaded_mark) >= mark
-
-    def _keep(self, change):
-        self.told[change["type"]] += 1
-        if change.get("old_record") and change["type"] != "INSERT":
-            self.rows.pop(change["old_record"]["id"], None)
-        if change["type"] != "DELETE":
-            self.rows[change["record"]["id"]] = change["record"]
 
 
 class ViewClient:
@@ -146,7 +139,7 @@ class ViewClient:
     async def _read(self, socket):
         views = {f"realtime:{number}": view for number, view in enumerate(self.views)}
         for topic, view in views.items():
-            view.waiting = []
+            view.channel.drop_waiting()
             payload = {
                 "config": {"postgres_changes": view.entries()},
                 "access_token": self._token,
@@ -161,7 +154,7 @@ class ViewClient:
             await self.may_read.wait()
             _, _, topic, event, said = json.loads(text)
             if event == "postgres_changes":
-                views[topic].waiting.append(said["data"])
+                views[topic].channel.receive_change(said["data"])
             elif event == "system":
                 await self._take(views[topic], said)
             elif event != "phx_reply" or said["status"] != "ok":
@@ -169,15 +162,7 @@ class ViewClient:
                 assert event in {"phx_close", "phx_error"}, text
 
     async def _take(self, view, said):
-        match said["message"]:
-            case "position":
-                view.release(said["position"])
-            case "Subscribed to PostgreSQL":
-                if view.position is None:
-                    await view.load("subscribed", self._sql, self._claims)
-            case "resync":
-                await view.load(said["reason"], self._sql, self._claims)
-                view.position = said["position"]
-                view.is_at_resync = True
-            case _:
-                assert said["status"] == "ok", said
+        reason = view.channel.receive_system(said)
+        if reason is not None:
+            await view.load(reason, self._sql, self._claims)
+        assert said["status"] == "ok" or said["message"] == "resync", said

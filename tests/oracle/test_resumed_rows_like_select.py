@@ -278,7 +278,9 @@ async def run(database_url, select_url, folder, seed):
         await oracle.note()
         async with asyncio.TaskGroup() as group:
             living = [group.create_task(client.live()) for client in clients]
-            await wait_until(lambda: all(view.position for view in oracle.views), deadline_s=60)
+            await wait_until(
+                lambda: all(view.channel.position for view in oracle.views), deadline_s=60
+            )
             for view in oracle.views:
                 view.reasons.clear()
             first, last = [*QUIET, *ROWS], [*DEFINITIONS]

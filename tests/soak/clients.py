@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from fixtures.kept_channel import KeptChannel
 from soak.keeper import Change, Keeper
 from soak.ledger import LawBrokenError
 from soak.schema import View
@@ -67,8 +68,7 @@ class Client:
         self._world = world
         self._ledger = world.ledger
         self._chance = world.chance_of(plan.name)
-        self._since = None
-        self._waiting = deque()
+        self._channel = KeptChannel(self._tell, keeps_positions=plan.keeps_positions)
         self._loading = None
         self._heard_s = now_s()
         self._trouble = None
@@ -127,24 +127,26 @@ class Client:
     def _join(self):
         entries = self.plan.view.entries()
         if self.plan.keeps_positions:
-            entries = [{**entry, "positions": True, "since": self._since} for entry in entries]
+            entries = [
+                {**entry, "positions": True, "since": self._channel.position} for entry in entries
+            ]
         token = self._world.token(self.plan.view.user)
         payload = {"config": {"postgres_changes": entries}, "access_token": token}
         part, self.join_part = self.join_part, 1.0
-        self.journal.append(("join", self._since, self.keeper.followed, part))
+        self.journal.append(("join", self._channel.position, self.keeper.followed, part))
         self.socket.send(json.dumps(["1", "1", TOPIC, "phx_join", payload]), part=part)
         if part < 1:
             self.socket.abort()
 
     def _after_session(self):
-        self._waiting.clear()
+        self._channel.drop_waiting()
         if not self.plan.keeps_positions:
             self.keeper.cut()
         if isinstance(self._trouble, LawBrokenError):
             self._ledger.break_law(self.plan.name, self._trouble)
             self._write_journal()
             # From the beginning, so that one mistake is reported once.
-            self._since = None
+            self._channel.position = None
 
     def _write_journal(self):
         path = self._world.folder / f"{self.plan.name}.journal"
@@ -158,9 +160,7 @@ class Client:
         _, _, topic, event, payload = _FRAME.decode(data)
         try:
             if event == "postgres_changes":
-                self._waiting.append(_PAYLOAD.decode(payload).data)
-                if not self.plan.keeps_positions:
-                    self._release_all()
+                self._channel.receive_change(_PAYLOAD.decode(payload).data)
             elif event == "system" and topic == TOPIC:
                 self._system(json.loads(bytes(payload)))
             elif event in ("phx_error", "phx_close") or (
@@ -175,26 +175,25 @@ class Client:
         message = said["message"]
         if message == "position":
             self._heard_s = now_s()
-            self._waiting.append(said["position"])
-            self._release()
         elif message == "Subscribed to PostgreSQL":
             self.journal.append(("subscribed",))
-            self._waiting.clear()
-            if self._since is None:
-                self._load("subscribed")
-            else:
+            if self._channel.position is not None:
                 self._ledger.counts["resumes asked for"] += 1
-        elif message.startswith("resync"):
-            self._resync(said.get("reason") or message.removeprefix("resync: "), said)
-        elif said["status"] == "error":
+        elif not message.startswith("resync") and said["status"] == "error":
             self._give_up(message)
+        reason = self._channel.receive_system(said)
+        if reason is not None:
+            if message.startswith("resync"):
+                self._explain(reason)
+            self._load(reason)
 
     def _give_up(self, text):
         self.journal.append(("refused", text))
         self._ledger.counts["refused joins and closed channels"] += 1
         self.socket.abort()
 
-    def _resync(self, reason, said):
+    def _explain(self, reason):
+        """Note a ``resync``, and whether anything was done that explains it."""
         self.journal.append(("resync", reason, self.keeper.streamed, self.keeper.followed))
         self._ledger.counts[f"resync {reason}"] += 1
         keeper = self.keeper
@@ -205,10 +204,8 @@ class Client:
             text = f"resync {reason} at commit {keeper.streamed}"
             self._ledger.break_law(self.plan.name, LawBrokenError("unexplained", text))
             self._write_journal()
-        self._waiting = deque([said["position"]] if "position" in said else [])
-        self._load(reason)
 
-    # --- loading and releasing --------------------------------------------------------------------
+    # --- loading and telling ----------------------------------------------------------------------
 
     def _load(self, reason):
         work = self._run_load(reason, self._loading)
@@ -228,31 +225,18 @@ class Client:
         self.keeper.loaded(rows, number)
         self._loading = None
         try:
-            self._release() if self.plan.keeps_positions else self._release_all()
+            self._channel.loaded()
         except LawBrokenError as error:
             self._trouble = error
             if self.socket is not None:
                 self.socket.abort()
 
-    def _release(self):
-        """Hand on what lies before the last position told."""
-        marks = sum(isinstance(entry, str) for entry in self._waiting)
-        while marks and self._loading is None:
-            entry = self._waiting.popleft()
-            if isinstance(entry, str):
-                self._since, marks = entry, marks - 1
-            else:
-                self._tell(entry)
-
-    def _release_all(self):
-        while self._waiting and self._loading is None:
-            self._tell(self._waiting.popleft())
-
-    def _tell(self, change):
-        self.journal.append(change)
-        before = self.keeper.events
-        self.keeper.told(change)
-        self._ledger.counts["events delivered"] += self.keeper.events - before
+    def _tell(self, changes):
+        for change in changes:
+            self.journal.append(change)
+            before = self.keeper.events
+            self.keeper.told(change)
+            self._ledger.counts["events delivered"] += self.keeper.events - before
 
 
 class Cutter:

@@ -10,6 +10,7 @@ from fixtures.waiting import wait_until
 from heliograph import limits
 from heliograph.cli.tail_connection import TailConnection, endpoint_of
 from heliograph.cli.tail_conversation import TailRequest
+from heliograph.core.channels import server_channel
 from heliograph.errors import AuthorizationError, SubscriptionRefusedError
 from heliograph.server.system_clock import SystemClock
 
@@ -110,7 +111,8 @@ async def test_refusals_end_it_with_the_servers_words(run_server):
             await tailing(server, Seen(), Keys("anon"), table="missing").run()
 
 
-async def test_a_database_that_is_away_is_waited_for(run_server):
+async def test_a_database_that_is_away_is_waited_for(run_server, monkeypatch):
+    monkeypatch.setattr(server_channel, "SUBSCRIBE_RETRY_S", 0.5)
     seen = Seen()
     async with run_server() as server:
         server.subscriptions.is_available = False

@@ -9,6 +9,7 @@ import websockets
 
 from fixtures.realtime_server import ADAPTERS, PATH
 from fixtures.waiting import wait_until
+from heliograph.core.channels import server_channel
 from heliograph.core.channels.server_connection import ConnectionLimits
 from heliograph.server.outbound import OutboundLimits
 
@@ -135,7 +136,10 @@ async def test_a_note_of_the_subscription_comes_after_the_joins_answer(run_serve
         assert note[4]["message"] == "a note before the start"
 
 
-async def test_a_refused_subscription_keeps_the_channel_and_an_away_database_is_retried(run_server):
+async def test_a_refused_subscription_keeps_the_channel_and_an_away_database_is_retried(
+    run_server, monkeypatch
+):
+    monkeypatch.setattr(server_channel, "SUBSCRIBE_RETRY_S", 0.5)
     async with run_server() as server, Connected(server) as client:
         await client.join(changes=[{"table": "missing"}])
         assert (await client.receive())[4]["status"] == "ok"

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
+from fixtures.good_database import DATABASE, REPLICATION
 from heliograph.errors import ConfigurationError
-from heliograph.postgres.database_facts import DatabaseFacts, ReplicationFacts, SlotFacts
+from heliograph.postgres.database_facts import SlotFacts
 from heliograph.postgres.external_check import (
     Finding,
     Severity,
@@ -13,31 +14,13 @@ from heliograph.postgres.external_check import (
     require_usable,
 )
 
-GOOD = DatabaseFacts(
-    version_number=180_006,
-    database="shop",
-    system_identifier="1",
-    is_in_recovery=False,
-    wal_level="logical",
-    synchronous_commit="on",
-    slot=None,
-    slots_used=3,
-    slots_max=10,
-    senders_used=3,
-    senders_max=10,
-    slot_wal_keep_mb=10_000,
-    has_session=True,
-)
-GOOD_REPLICATION = ReplicationFacts(
-    login="owner", may_replicate=True, system_identifier="1", database="shop", failure=None
-)
 OUR_SLOT = SlotFacts(plugin="pgoutput", database="shop", is_active=True, wal_status="reserved")
 
 
 def judge(reader="auto", replication=None, **changes) -> list[Finding]:
     return judge_database(
-        dataclasses.replace(GOOD, **changes),
-        dataclasses.replace(GOOD_REPLICATION, **(replication or {})),
+        dataclasses.replace(DATABASE, **changes),
+        dataclasses.replace(REPLICATION, **(replication or {})),
         slot_name="heliograph",
         reader=reader,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.doctor import assert_on_its_page
+from fixtures.good_database import DATABASE, REPLICATION
 from heliograph.cli.diagnosis.check import PAGES_FOLDER, Check, CheckName, CheckStatus
 from heliograph.cli.diagnosis.clock import ClockReading, judge_clock
 from heliograph.cli.diagnosis.database import judge_findings, judge_judge_login, judge_roles
@@ -16,7 +17,7 @@ from heliograph.cli.diagnosis.server import Listener, ServerFacts, judge_server
 from heliograph.cli.diagnosis.slots import judge_slots
 from heliograph.cli.diagnosis.tables import judge_publication
 from heliograph.cli.doctor import as_document
-from heliograph.postgres.database_facts import DatabaseFacts, ReplicationFacts, SlotFacts
+from heliograph.postgres.database_facts import SlotFacts
 from heliograph.postgres.external_check import judge_database
 from heliograph.postgres.publication_check import (
     FindingLevel,
@@ -29,24 +30,6 @@ ROOT = Path(__file__).parents[4]
 PAGES = sorted(page for page in (ROOT / PAGES_FOLDER).glob("*.md") if page.name != "README.md")
 _LINE = re.compile(r"^(?:ok  |warn|FAIL|skip)  ([a-z-]+): ", re.MULTILINE)
 
-DATABASE = DatabaseFacts(
-    version_number=180_006,
-    database="shop",
-    system_identifier="1",
-    is_in_recovery=False,
-    wal_level="logical",
-    synchronous_commit="on",
-    slot=None,
-    slots_used=3,
-    slots_max=10,
-    senders_used=3,
-    senders_max=10,
-    slot_wal_keep_mb=10_000,
-    has_session=True,
-)
-REPLICATION = ReplicationFacts(
-    login="owner", may_replicate=True, system_identifier="1", database="shop", failure=None
-)
 FOREIGN_SLOT = SlotFacts(plugin="wal2json", database="shop", is_active=True, wal_status="reserved")
 SLOT = SlotUsage(
     name="heliograph",
