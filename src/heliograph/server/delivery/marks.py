@@ -94,6 +94,7 @@ class PositionMarks:
         self._due: dict[Marked, None] = {}
         self._late: dict[Marked, None] = {}
         self._unsettled: dict[Marked, None] = {}
+        self._is_telling_settled = False
         self._channels: dict[Marked, None] = {}
         self._awaited: Lsn = ZERO_LSN
         self._is_awaiting = False
@@ -142,13 +143,19 @@ class PositionMarks:
     def settled(self) -> None:
         """Learn what is visible by now: those who wait for that are told."""
         waiting, self._unsettled = self._unsettled, {}
+        self._is_telling_settled = True
         for marks in waiting:
-            self._tell(marks)
+            if not self._tell(marks):
+                # Not at once: what a look does not show the next one may not show for hours.
+                self._late[marks] = None
+        self._is_telling_settled = False
+        self._unsettled.clear()
 
     def await_settled(self, marks: Marked) -> None:
         """Have it looked at what is visible, and tell a channel then."""
         self._unsettled[marks] = None
-        self.parts.settle()
+        if not self._is_telling_settled:
+            self.parts.settle()
 
     def await_stream(self, position: Lsn) -> None:
         """Have an idle stream moved: somebody's first mark waits until it has passed a position."""
