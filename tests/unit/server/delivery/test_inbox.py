@@ -6,9 +6,10 @@ import pytest
 
 from fixtures.transactions import empty_transaction
 from heliograph.core.changelog.ring import Ring
-from heliograph.core.changelog.trail import SlotTrail
+from heliograph.core.changelog.trail import SlotTrail, TrailBounds
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.relation import Relation, ReplicaIdentity
+from heliograph.core.replication.snapshot import Snapshot
 from heliograph.ports.change_source import SourceIdentity
 from heliograph.server.continuity_file import ContinuityInMemory
 from heliograph.server.delivery.continuity import Continuity
@@ -80,19 +81,20 @@ class Preparation:
 
 
 class Kit:
-    def __init__(self):
+    def __init__(self, trail=None):
         self.dispatcher = Dispatcher()
+        self.unsettled = Unsettled()
         self.preparation = Preparation()
         self.ring = Ring(ZERO_LSN)
         self.inbox = ChangeInbox(
             InboxParts(
                 ring=self.ring,
-                trail=SlotTrail(),
+                trail=trail or SlotTrail(),
                 continuity=Continuity(ContinuityInMemory()),
                 dispatcher=self.dispatcher,
                 preparation=self.preparation,
                 progress=StreamProgress(request=lambda: None, nudge=self.nudge),
-                unsettled=Unsettled(),
+                unsettled=self.unsettled,
                 rights_log=RightsLog(),
                 rights=RightsWatch(self.look, reads_definitions=False),
                 rights_messages=RightsMessages(None),
@@ -159,6 +161,16 @@ async def test_a_slot_within_what_was_received_continues(start_lsn):
     kit.inbox.source_started(identity(start_lsn))
     kit.inbox.receive_transaction(transaction(40))
     assert kit.dispatcher.told == [10, 40]
+
+
+async def test_the_slot_sends_what_nobody_can_see_yet_again_to_the_next_process():
+    kit = Kit(SlotTrail(TrailBounds(transactions_max=1)))
+    kit.inbox.source_started(identity(5))
+    for commit_lsn in (10, 20, 30):
+        kit.inbox.receive_transaction(transaction(commit_lsn))
+    assert kit.inbox.acknowledged_lsn() == 10
+    kit.unsettled.settle(Snapshot(1_000, 1_000, frozenset()))
+    assert kit.inbox.acknowledged_lsn() == 30
 
 
 async def test_what_waited_for_the_catalog_is_not_dispatched_into_another_history():
