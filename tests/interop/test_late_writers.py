@@ -159,11 +159,15 @@ async def test_who_writes_elsewhere_or_began_later_holds_nobody_up(any_server):
     server.sql(*TABLES)
     async with (
         following(server) as client,
+        sql_of(server) as sql,
         sql_of(server, autocommit=False) as elsewhere,
         sql_of(server, autocommit=False) as later,
     ):
         await elsewhere.execute("insert into other values (1)")
-        server.sql(ADD)
+        await client.follow("other", server.service_role_key)
+        await sql.execute(ADD)
+        # Whoever writes before the server has heard of it may be taken for late.
+        await pass_a_mark(client, sql, 2)
         await later.execute("insert into w values (1)")
         await client.follow("w", server.service_role_key)
         assert client.resyncs("w") == []

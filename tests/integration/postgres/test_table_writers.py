@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from fixtures.postgres import binaries_of, run_test_cluster
-from heliograph.core.replication.snapshot import parse_snapshot
+from heliograph.core.replication.snapshot import parse_snapshot, precedes
 from heliograph.postgres.table_writers import read_table_writers
 
 pytestmark = [pytest.mark.postgres, pytest.mark.asyncio]
@@ -61,11 +61,15 @@ async def test_writers_of_a_table_and_of_its_partitions_are_found_and_nobody_els
             transaction(url, read, "select pg_current_xact_id()"),
             transaction(url, read, "select from b for update", "lock table b in share mode"),
         ):
-            found = await read_table_writers(sql, [a, b, p])
+            writers = await read_table_writers(sql, [a, b, p])
+            found = writers.by_table
+            assert all(precedes(xid, writers.next_xid) for xid in (first, second, partition))
+            async with transaction(url, "insert into a values (3)") as later:
+                assert not precedes(later, writers.next_xid)
             assert found.keys() == {a, p}
             assert found[a] > {first, second}
             assert found[p] == {partition}
-        assert await read_table_writers(sql, [a, b, p]) == {}
+        assert (await read_table_writers(sql, [a, b, p])).by_table == {}
 
 
 async def test_a_prepared_transaction_is_one_until_it_is_committed(cluster):
@@ -74,8 +78,8 @@ async def test_a_prepared_transaction_is_one_until_it_is_committed(cluster):
             await connection.execute("insert into a values (1)")
             xid = await one(connection, "select pg_current_xact_id()::text::bigint")
             await connection.execute("prepare transaction 'one'")
-        assert await read_table_writers(sql, [a]) == {a: {xid}}
+        assert (await read_table_writers(sql, [a])).by_table == {a: {xid}}
         assert not parse_snapshot(await one(sql, "select pg_current_snapshot()::text")).sees(xid)
         await sql.execute("commit prepared 'one'")
-        assert await read_table_writers(sql, [a]) == {}
+        assert (await read_table_writers(sql, [a])).by_table == {}
         assert parse_snapshot(await one(sql, "select pg_current_snapshot()::text")).sees(xid)

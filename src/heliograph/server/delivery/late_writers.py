@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from heliograph import limits
-from heliograph.core.replication.snapshot import Snapshot, precedes, widen_xid
+from heliograph.core.replication.snapshot import precedes
 from heliograph.errors import UnavailableError
 from heliograph.postgres.admin import AdminDatabase
-from heliograph.postgres.table_writers import read_table_writers
+from heliograph.postgres.table_writers import (
+    TableWriters,
+    read_next_xid,
+    read_table_writers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +49,8 @@ class LateWriters:
         self._suspected: dict[int, int] = {}
         self._suspicions = 0
         self._has_changed = False
+        #: Of tables that are known: who is older may have written before they were read.
+        self._next_xids: dict[int, int] = {}
         self._wanted = asyncio.Event()
         self.on_ended: Callable[[int], None] | None = None
 
@@ -65,30 +71,42 @@ class LateWriters:
         self._wanted.set()
 
     async def look(self, tables: Collection[int]) -> None:
-        """Take who writes to some tables now for late: their publication has just changed.
+        """Take who writes to tables now for late: what the publication sends of them has changed.
 
         Raises:
             UnavailableError: If the database does not answer.
         """
-        if not tables:
-            return
-        suspicions = self._suspicions
-        async with self._admin.connection() as connection:
-            found = await read_table_writers(connection, tables)
-        self._add(found)
-        for table in tables:
-            # Suspected meanwhile it has to be looked at once more.
-            if table in self._suspected and self._suspected[table] <= suspicions:
-                del self._suspected[table]
+        if tables:
+            found = await self._read(tables)
+            self._next_xids.update(dict.fromkeys(tables, found.next_xid))
+            self._add(found.by_table)
+
+    async def look_back(self, tables: Collection[int]) -> None:
+        """Do the same for known tables whose change may have been there when they were read.
+
+        Who began later than that is not late.
+
+        Raises:
+            UnavailableError: If the database does not answer.
+        """
+        if tables:
+            found = await self._read(tables)
+            for table, xids in found.by_table.items():
+                next_xid = self._next_xids.get(table, found.next_xid)
+                late = {xid for xid in xids if precedes(xid, next_xid)}
+                self._add({table: late} if late else {})
 
     def publication_changed(self, tables: Iterable[int] | None) -> None:
-        """Learn that the publication has changed for some tables, known or not; None: for any."""
+        """Learn that the publication has changed for some tables; None: for any.
+
+        Those that are known are looked at when the change is dispatched; others now.
+        """
         if tables is None:
             self._has_changed = True
         else:
-            self.suspect(tables)
+            self.suspect(table for table in tables if table not in self._next_xids)
 
-    def note_new(self, table: int, writers: Collection[int], published_by: Collection[int]) -> None:
+    def note_new(self, table: int, writers: TableWriters, published_by: Collection[int]) -> None:
         """Find those of a table that was not known, by when its publication was changed last.
 
         That may have been long ago, so only who is older than the change is late. A transaction
@@ -100,12 +118,16 @@ class LateWriters:
             writers: Who writes to it, read after the catalog.
             published_by: The transactions that made the publication what it is.
         """
+        self._next_xids[table] = writers.next_xid
+        xids = writers.by_table.get(table, ())
         if not self._has_changed:
-            writers = [
-                xid for xid in writers if any(precedes(xid, changed) for changed in published_by)
-            ]
-        if writers:
-            self._add({table: writers})
+            xids = {xid for xid in xids if any(precedes(xid, by) for by in published_by)}
+        if xids:
+            self._add({table: xids})
+
+    async def _read(self, tables: Collection[int]) -> TableWriters:
+        async with self._admin.connection() as connection:
+            return await read_table_writers(connection, tables)
 
     def _add(self, found: Mapping[int, Collection[int]]) -> None:
         for table, xids in found.items():
@@ -116,6 +138,17 @@ class LateWriters:
                     "late_writers", table_oid=table, xids=sorted(known)[: limits.LOGGED_XIDS_MAX]
                 )
             self._wanted.set()
+
+    async def _look_at_suspected(self) -> None:
+        tables = tuple(self._suspected)
+        if not tables:
+            return
+        suspicions = self._suspicions
+        self._add((await self._read(tables)).by_table)
+        for table in tables:
+            # Suspected meanwhile it has to be looked at once more.
+            if self._suspected[table] <= suspicions:
+                del self._suspected[table]
 
     async def run(self) -> None:
         """Watch for their end until cancelled."""
@@ -136,12 +169,14 @@ class LateWriters:
         Raises:
             UnavailableError: If the database does not answer.
         """
-        await self.look(tuple(self._suspected))
+        await self._look_at_suspected()
         if not self._writers:
             return
-        snapshot, _ = await self._admin.take_position()
+        async with self._admin.connection() as connection:
+            snapshot, next_xid = await read_next_xid(connection)
         for table, xids in tuple(self._writers.items()):
-            left = {xid for xid in xids if _goes_on(xid, snapshot)}
+            # In a database that was put back those of before are unknown.
+            left = {xid for xid in xids if not snapshot.sees(xid) and precedes(xid, next_xid)}
             if left:
                 self._writers[table] = left
                 continue
@@ -149,8 +184,3 @@ class LateWriters:
             _log.info("late_writers_ended", table_oid=table)
             if self.on_ended is not None:
                 self.on_ended(table)
-
-
-def _goes_on(xid: int, snapshot: Snapshot) -> bool:
-    """Tell whether a transaction has not ended; one from before a database was put back has."""
-    return not snapshot.sees(xid) and widen_xid(xid, near=snapshot.xmax) < snapshot.xmax

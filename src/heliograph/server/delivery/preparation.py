@@ -173,7 +173,7 @@ class Preparation:
         while True:
             try:
                 if change is not None and change.is_publishing:
-                    await self._late_writers.look(concerned)
+                    await self._late_writers.look_back(concerned)
                 if concerned:
                     await self._reload(concerned, transaction)
                     await self._tell_partitions()

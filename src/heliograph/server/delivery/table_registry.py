@@ -117,8 +117,7 @@ class TableRegistry:
                 self._mark_partitions(oid, self._leaves[oid])
             if oid not in self._entries:
                 writers = await read_table_writers(connection, [oid])
-                published_by = known.description.published_by
-                self._late_writers.note_new(oid, writers.get(oid, ()), published_by)
+                self._late_writers.note_new(oid, writers, known.description.published_by)
             # Another load may have replaced nothing: the lock is held. Shared by all its groups.
             known.rights[role] = rights
             self._entries[oid] = known

@@ -6,9 +6,9 @@ import contextlib
 import pytest
 
 from heliograph import limits
-from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.snapshot import Snapshot
 from heliograph.errors import UnavailableError
+from heliograph.postgres.table_writers import TableWriters
 from heliograph.server.delivery import late_writers
 from heliograph.server.delivery.late_writers import LateWriters
 
@@ -20,6 +20,7 @@ class Database:
 
     def __init__(self):
         self.writers = {}
+        self.next_xid = 1_000
         self.looks = 0
         self.is_out_of_reach = False
         self.while_looking = lambda: None
@@ -34,19 +35,20 @@ class Database:
         self.looks += 1
         found = {oid: set(xids) for oid, xids in self.writers.items() if oid in tables and xids}
         self.while_looking()
-        return found
+        return TableWriters(self.next_xid, found)
 
-    async def take_position(self):
-        if self.is_out_of_reach:
-            raise UnavailableError("no answer")
+    async def read_next(self, _connection):
         running = frozenset(xid for xids in self.writers.values() for xid in xids)
-        return Snapshot(min(running, default=1_000), 1_000, running), Lsn(1)
+        # Nobody behind the first who runs has ended.
+        xmax = min(running, default=self.next_xid)
+        return Snapshot(xmax, xmax, frozenset()), self.next_xid
 
 
 @pytest.fixture
 def database(monkeypatch):
     made = Database()
     monkeypatch.setattr(late_writers, "read_table_writers", made.read)
+    monkeypatch.setattr(late_writers, "read_next_xid", made.read_next)
     return made
 
 
@@ -72,9 +74,9 @@ async def test_a_table_is_done_with_when_the_last_of_its_writers_has_ended(datab
 
 
 async def test_of_a_table_that_was_not_known_only_who_is_older_than_its_publication_is_late(late):
-    late.note_new(7, {10, 30}, (5, 20))
-    late.note_new(8, {30}, (5, 20))
-    late.note_new(9, set(), (5, 20))
+    late.note_new(7, TableWriters(40, {7: {10, 30}}), (5, 20))
+    late.note_new(8, TableWriters(40, {8: {30}}), (5, 20))
+    late.note_new(9, TableWriters(40, {}), (5, 20))
     assert (late.concern([7]), late.concern([8]), late.concern([9])) == (True, False, False)
     await late.check()
     assert late.ended == [7]
@@ -82,7 +84,7 @@ async def test_of_a_table_that_was_not_known_only_who_is_older_than_its_publicat
 
 async def test_once_a_whole_publication_has_changed_every_writer_of_a_new_table_is_late(late):
     late.publication_changed(None)
-    late.note_new(8, {30}, (5, 20))
+    late.note_new(8, TableWriters(40, {8: {30}}), (5, 20))
     assert late.concern([8])
 
 
@@ -94,6 +96,31 @@ async def test_a_table_whose_publication_changed_counts_as_having_some_until_it_
     assert [late.concern([7]), late.concern([8])] == [True, True]
     await late.check()
     assert (late.concern([7]), late.concern([8]), late.ended) == (True, False, [])
+
+
+async def test_a_change_that_was_there_when_a_table_was_read_makes_nobody_late_who_began_later(
+    database, late
+):
+    late.note_new(7, TableWriters(40, {}), (20,))
+    late.publication_changed([7])
+    database.writers = {7: {40, 50}}
+    await late.look_back([7])
+    assert not late.concern([7])
+    # It began while the transaction that changed the publication was open.
+    database.writers = {7: {30, 50}}
+    await late.look_back([7])
+    assert late.concern([7])
+
+
+async def test_a_change_that_comes_later_makes_everybody_late_who_writes(database, late):
+    late.note_new(7, TableWriters(40, {}), (20,))
+    database.writers = {7: {50}}
+    await late.look([7])
+    assert late.concern([7])
+    database.writers, database.next_xid = {7: {60}}, 55
+    await late.check()
+    await late.look_back([7])
+    assert late.concern([7])
 
 
 async def test_what_is_suspected_while_it_is_looked_at_is_looked_at_again(database, late):
