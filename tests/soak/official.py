@@ -72,7 +72,8 @@ class Relay:
 
     async def _pass(self, reader, writer):
         with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
+            # The other direction may have ended meanwhile; uvloop does not write to what is closed.
+            while (data := await reader.read(65_536)) and not writer.transport.is_closing():
                 if self._budget is not None:
                     if len(data) >= self._budget:
                         writer.write(data[: self._budget])
