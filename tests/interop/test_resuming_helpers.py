@@ -41,9 +41,11 @@ class Told:
 
 
 @contextlib.asynccontextmanager
-async def python_client(url, key, told):
+async def python_client(url, key, told, *, failures=0):
     async def load(reason):
         told.loads.append(reason)
+        if len(told.loads) <= failures:
+            raise ConnectionError
 
     client = AsyncRealtimeClient(
         url.replace("http", "ws", 1) + "/realtime/v1", token=key, max_retries=100
@@ -61,10 +63,10 @@ async def python_client(url, key, told):
 
 
 @contextlib.asynccontextmanager
-async def js_client(url, key, told, *, vsn):
+async def js_client(url, key, told, *, vsn, failures=0):
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(ROOT / "scripts" / "node.py"), "node"),
-        *(str(ROOT / "interop" / "resuming.mjs"), url, key, key, vsn, "w"),
+        *(str(ROOT / "interop" / "resuming.mjs"), url, key, key, vsn, "w", str(failures)),
         cwd=ROOT / "interop",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -107,16 +109,19 @@ async def write(database_url, numbers):
 
 
 @contextlib.asynccontextmanager
-async def three_clients(url, key):
-    """Follow the table with Python and with both serializers of supabase-js."""
+async def three_clients(url, key, *, failures=0):
+    """Follow the table with Python and with both serializers of supabase-js.
+
+    The first `failures` loads of each fail.
+    """
     told = [Told(), Told(), Told()]
     async with (
-        python_client(url, key, told[0]),
-        js_client(url, key, told[1], vsn="1.0.0"),
-        js_client(url, key, told[2], vsn="2.0.0"),
+        python_client(url, key, told[0], failures=failures),
+        js_client(url, key, told[1], vsn="1.0.0", failures=failures),
+        js_client(url, key, told[2], vsn="2.0.0", failures=failures),
     ):
         for one in told:
-            await wait_until(lambda one=one: one.loads == ["subscribed"], "the first load")
+            await wait_until(lambda one=one: one.loads[:1] == ["subscribed"], "the first load")
         yield told
 
 
@@ -131,6 +136,16 @@ async def write_and_check(told, database_url, rows, harm, *, at=(0.2, 0.6)):
         await wait_until(lambda one=one: len(one.ids) >= rows, "every row", deadline_s=60)
         assert one.ids == list(range(rows))
         assert one.loads == ["subscribed"]
+
+
+async def test_a_load_that_fails_is_told_and_tried_again(server, caplog):
+    server.sql(*TABLE)
+    async with three_clients(server.url, server.service_role_key, failures=2) as told:
+        await write(server.database_url, range(3))
+        for one in told:
+            await wait_until(lambda one=one: one.ids == [0, 1, 2], "the rows")
+            assert one.loads == ["subscribed"] * 3
+    assert caplog.text.count("load failed") == 2
 
 
 async def test_a_kill_of_the_server_within_a_burst_leaves_an_unbroken_sequence(

@@ -7,8 +7,8 @@
  * Changes are handed on transaction by transaction, when the server has told the position behind
  * them; what came of a transaction that was cut off is dropped, because it comes again. `load` is
  * awaited whenever the server can not go on where the client was, and at the beginning; changes
- * that come meanwhile wait for it. Keep `position` and give it as `since` to go on after a reload
- * of the page. Needs a Heliograph server (docs/howto/resume.md).
+ * that come meanwhile wait for it; if it fails it is called again. Keep `position` and give it as
+ * `since` to go on after a reload of the page. Needs a Heliograph server (docs/howto/resume.md).
  */
 export class ResumingChannel {
   #channel;
@@ -66,11 +66,17 @@ export class ResumingChannel {
 
   #reload(reason) {
     const before = Promise.resolve(this.#loading).catch(() => undefined);
-    const loading = before.then(() => this.#load(reason)).then(() => {
-      if (this.#loading !== loading) return;
-      this.#loading = undefined;
-      this.#release();
-    });
+    const loading = before.then(() => this.#load(reason)).then(
+      () => {
+        if (this.#loading !== loading) return;
+        this.#loading = undefined;
+        this.#release();
+      },
+      (error) => {
+        console.error(`load failed, again in 1 s: ${reason}`, error);
+        setTimeout(() => this.#loading === loading && this.#reload(reason), 1000);
+      },
+    );
     this.#loading = loading;
   }
 

@@ -1,24 +1,20 @@
 """A channel of the PyPI package ``realtime`` that loses nothing: it goes on where it was.
 
-    channel = ResumingChannel(client.channel("orders"), load)
-    channel.on_changes("*", apply, table="orders")
-    await channel.subscribe()
-
-Changes are handed on when the server has told the position behind them: whole transactions; what
-came of one that was cut off is dropped, it comes again. ``load`` is awaited at the beginning and
-when the server can not go on where the client was. Needs a Heliograph server
-(docs/howto/resume.md).
+Wrap ``client.channel(…)``, then ``on_changes`` and ``subscribe`` (docs/howto/resume.md shows it).
+Whole transactions are handed on, when the server has told the position behind them. ``load`` is
+awaited at the beginning, when the server can not go on, and again a second after it failed.
+Needs a Heliograph server.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
 from typing import Any, TypeAlias
 
-from realtime import AsyncRealtimeChannel, message as wire
+from realtime import AsyncRealtimeChannel as Channel, message as wire
 
-Listener: TypeAlias = Callable[[Any], None]
 Load: TypeAlias = Callable[[str], Awaitable[None]]
 
 
@@ -34,20 +30,18 @@ def _keep_positions() -> None:
 class ResumingChannel:
     """See the module; ``position``: everything up to there was handed on, None if none was told."""
 
-    def __init__(
-        self, channel: AsyncRealtimeChannel, load: Load, *, since: str | None = None
-    ) -> None:
+    def __init__(self, channel: Channel, load: Load, *, since: str | None = None) -> None:
         """Wrap a channel not subscribed yet; ``since``: the position of an equal earlier one."""
         _keep_positions()
         self.position, self._channel, self._load = since, channel, load
         self._loading: asyncio.Task[None] | None = None
-        self._waiting: deque[tuple[Listener, Any] | str] = deque()
+        self._waiting: deque[tuple[Callable[[Any], None], Any] | str] = deque()
         # The package has no hooks before a join and at an error: these two stand in their way.
         self._rejoin, self._on_error = attrgetter("_rejoin", "on_error")(channel)
         vars(channel).update(_rejoin=self._join, on_error=self._failed)
         channel.on_system(self._told)
 
-    def on_changes(self, event: Any, listener: Listener, **entry: Any) -> None:
+    def on_changes(self, event: Any, listener: Callable[[Any], None], **entry: Any) -> None:
         """Listen to changes; arguments as of ``channel.on_postgres_changes``."""
         self._channel.on_postgres_changes(
             event, lambda payload: self._waiting.append((listener, payload)), **entry
@@ -84,10 +78,16 @@ class ResumingChannel:
 
     async def _run_load(self, reason: str, before: asyncio.Task[None] | None) -> None:
         await asyncio.wait((before,)) if before else None
-        await self._load(reason)
+        has_failed = False
+        try:
+            await self._load(reason)
+        except Exception:
+            logging.getLogger(__name__).exception("load failed, again in 1 s: %s", reason)
+            await asyncio.sleep(1)
+            has_failed = True
         if self._loading is asyncio.current_task():
             self._loading = None
-            self._release()
+            self._reload(reason) if has_failed else self._release()
 
     def _release(self) -> None:
         marks = sum(isinstance(entry, str) for entry in self._waiting)
