@@ -27,12 +27,13 @@ def node_folder() -> Path:
 
 def main() -> None:
     """Replace this process by the program asked for."""
-    if len(sys.argv) < 2 or sys.argv[1] not in {"node", "npm"}:  # noqa: PLR2004 - argv[0] and one word
+    program = sys.argv[1] if sys.argv[1:] else ""
+    if program not in {"node", "npm"}:
         sys.exit("usage: python scripts/node.py node|npm ARGUMENT …")
     folder = node_folder()
     node = folder / "bin" / "node"
     command = [str(node), *sys.argv[2:]]
-    if sys.argv[1] == "npm":
+    if program == "npm":
         npm = folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         command = [str(node), str(npm), *sys.argv[2:]]
     environment = {**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"}

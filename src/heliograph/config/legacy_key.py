@@ -21,6 +21,9 @@ _NEWER_KEYS: Final = {
     "sb_secret_": "HELIOGRAPH_SECRET_KEY",
 }
 
+#: header, claims, signature (RFC 7515)
+_PARTS: Final = 3
+
 
 def legacy_key_parser(role: str) -> Callable[[str], Secret]:
     """Return a parser of the legacy key of `role`.
@@ -77,7 +80,7 @@ def has_expired(key: Secret) -> bool:
 
 def _json_part(token: str, index: int) -> dict[str, object] | None:
     parts = token.split(".")
-    if len(parts) != 3:  # noqa: PLR2004 - header, claims, signature (RFC 7515)
+    if len(parts) != _PARTS:
         return None
     padded = parts[index] + "=" * (-len(parts[index]) % 4)
     try:

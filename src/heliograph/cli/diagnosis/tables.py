@@ -177,7 +177,8 @@ def _of_finding(finding: PublicationFinding, publication: str) -> Check:
     remedy = _REMEDIES[finding.topic].format(publication=publication, table=table)
     if finding.topic is PublicationTopic.PUBLICATION and finding.level is FindingLevel.WARNING:
         remedy = "run the statement that the line names"
-    text = f"{table}: {finding.reason}" if table and table not in finding.reason else finding.reason
+    is_named_first = finding.reason.startswith(f"{table} ")
+    text = f"{table}: {finding.reason}" if table and not is_named_first else finding.reason
     state = warn if finding.level is FindingLevel.WARNING else fail
     return state(CheckName(finding.topic.value), text, remedy, subject=table)
 

@@ -133,7 +133,7 @@ def _parse_term(segment: str) -> FilterTerm:
 
 
 def _array_literal(value: str) -> str:
-    if len(value) < 2 or value[0] != "(" or value[-1] != ")":  # noqa: PLR2004  (both parentheses)
+    if not (value.startswith("(") and value.endswith(")")):
         _refuse("`in` filter value must be wrapped by parentheses")
     return f"{{{value[1:-1]}}}"
 

@@ -59,6 +59,12 @@ def test_each_topic_has_its_check_and_a_remedy_with_names_filled_in(topic):
     assert (CheckName(topic.value), "warn") in statuses(warned)
 
 
+def test_a_line_begins_with_its_table_also_if_a_statement_names_it_later():
+    told = replace(finding(PublicationTopic.KEY), reason="no key; ALTER TABLE public.t ADD …")
+    (check,) = [c for c in judge_publication("p", [told], ["public.t"]) if c.problem is not None]
+    assert check.detail == "public.t: no key; ALTER TABLE public.t ADD …"
+
+
 def test_an_empty_publication_is_a_warning():
     assert statuses(judge_publication("p", [], [])) == {(CheckName.PUBLICATION, "warn")}
 
