@@ -10,9 +10,10 @@ import signal
 import psycopg
 import pytest
 
-from fixtures.raw_client import connected, table, write_until
+from fixtures.raw_client import connected, stopped, table, write_until
 from fixtures.resuming import following
 from fixtures.server import run_server
+from fixtures.waiting import wait_until
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
@@ -154,6 +155,25 @@ async def test_who_keeps_no_positions_is_told_again(any_server):
         assert set(client.errors("w")) == {f"resync: {CHANGED}"}
 
 
+async def test_who_writes_behind_a_change_of_columns_is_not_late(server):
+    """It names other columns in the publication, too; nobody could write while it was made."""
+    server.sql(*TABLES, ADD)
+    async with following(server) as client, sql_of(server) as sql:
+        await client.follow("w", server.service_role_key)
+        await client.follow("other", server.service_role_key)
+        async with sql_of(server, autocommit=False) as writer:
+            with stopped(server):
+                await sql.execute("alter table w add column body text")
+                await writer.execute("insert into w values (1, 'a')")
+            await client.until(lambda: client.resyncs("w"))
+            told = len(client.marks("w"))
+            await sql.execute("insert into w values (2, 'b')")
+            await client.until(lambda: len(client.marks("w")) > told)
+        await pass_a_mark(client, sql, 1)
+        assert client.resyncs("w")[0] == "schema_changed"
+        assert CHANGED not in client.resyncs("w")
+
+
 async def test_who_writes_elsewhere_or_began_later_holds_nobody_up(any_server):
     server = any_server
     server.sql(*TABLES)
@@ -166,8 +186,9 @@ async def test_who_writes_elsewhere_or_began_later_holds_nobody_up(any_server):
         await elsewhere.execute("insert into other values (1)")
         await client.follow("other", server.service_role_key)
         await sql.execute(ADD)
-        # Whoever writes before the server has heard of it may be taken for late.
+        # Whoever writes before the server has looked may be taken for late.
         await pass_a_mark(client, sql, 2)
+        await wait_until(lambda: not server.metrics()["heliograph_late_writer_tables"], "a look")
         await later.execute("insert into w values (1)")
         await client.follow("w", server.service_role_key)
         assert client.resyncs("w") == []

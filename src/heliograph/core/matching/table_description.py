@@ -207,6 +207,13 @@ class TableDescription:
             other.publication_version,
         )
 
+    def was_republished(self, other: "TableDescription") -> bool:
+        """Tell whether the publication itself was altered, which nobody who writes stands in.
+
+        Other columns change what it sends, too; but nobody writes while they are changed.
+        """
+        return self.publication_version != other.publication_version
+
     def is_streamed(self, column: ColumnDescription) -> bool:
         """Tell whether the WAL carries the column's values.
 

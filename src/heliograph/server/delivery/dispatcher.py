@@ -93,6 +93,7 @@ class Dispatcher:
         self._last_dispatched = ZERO_LSN
         self._awaiting_dispatch: asyncio.Future[None] | None = None
         self._rebuilt_at = ZERO_LSN
+        self._history = 0
         self._first_position: StreamPosition | None = None
         self.large = LargeTransactions(self._needed_from, parts.clock)
         self._places = CatchUpPlaces()
@@ -140,11 +141,14 @@ class Dispatcher:
     async def reach(self, lsn: Lsn) -> None:
         """Wait until everything that commits up to a position was dispatched.
 
+        Another history ends it, in which the position means nothing.
+
         Raises:
             UnavailableError: If the stream does not get there in time.
         """
+        history = self._history
         await self._parts.progress.wait(Lsn(lsn + 1), limits.RESUME_WAIT_S)
-        while self._last_dispatched < lsn:
+        while self._last_dispatched < lsn and history == self._history:
             if self._awaiting_dispatch is None:
                 self._awaiting_dispatch = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._awaiting_dispatch,))
@@ -166,6 +170,7 @@ class Dispatcher:
             floor: What commits up to here is not part of it.
         """
         self._rebuilt_at = ZERO_LSN
+        self._history += 1
         self._dispatched_up_to(floor)
         self.large.restart()
         self._reading.restart()

@@ -288,7 +288,7 @@ class Preparation:
         fresh = await self._registry.reload(oid, valid_since)
         if fresh is old:
             return
-        if old and fresh and not old.description.is_published_like(fresh.description):
+        if old and fresh and old.description.was_republished(fresh.description):
             await self._late_writers.look([oid])
         for group in self._dispatcher.index.groups(oid):
             if fresh is None or not group.parameters.may_name(*fresh.description.name_in_full):

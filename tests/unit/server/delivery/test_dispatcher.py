@@ -1,5 +1,8 @@
 """A bug that one subscriber's filter, policy or row meets changes nothing for the others (P6)."""
 
+import asyncio
+from dataclasses import fields
+
 import pytest
 
 from heliograph.core.matching.visibility import Verdict
@@ -127,3 +130,25 @@ def test_a_transaction_that_can_not_be_decoded_is_told_as_resync(dispatcher):
     assert group.outlet.told == ["error resync: internal_error"]
     dispatcher.dispatch(Transaction())
     assert len(group.pushed) == 1
+
+
+class Progress:
+    async def wait(self, _lsn, _timeout_s):
+        """The stream has come as far; what came waits to be dispatched."""
+
+
+@pytest.mark.asyncio
+async def test_who_waits_for_a_position_does_not_wait_into_another_history():
+    parts = dict.fromkeys(each.name for each in fields(DispatcherParts))
+    rules, counters = VisibilityRules(), DeliveryCounters()
+    dispatcher = Dispatcher(
+        DispatcherParts(**{**parts, "progress": Progress(), "rules": rules, "counters": counters})
+    )
+    waiting = asyncio.create_task(dispatcher.reach(Lsn(1_000)))
+    await asyncio.sleep(0)
+    dispatcher.pass_to(Lsn(500))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    dispatcher.restart(Lsn(10))
+    async with asyncio.timeout(5):
+        await waiting
