@@ -69,3 +69,9 @@ def test_a_publication_that_was_altered_and_altered_back_is_another_one() -> Non
     assert table.is_published_like(replace(table, name="moved"))
     assert not table.is_published_like(replace(table, publication_version="later"))
     assert table.name_in_full == ("public", "things")
+
+
+def test_other_columns_are_no_change_of_the_publication_itself():
+    table = replace(table_of(column("id", "int4")), published_columns=frozenset({"id"}))
+    assert not table.was_republished(replace(table, published_columns=frozenset({"id", "body"})))
+    assert table.was_republished(replace(table, publication_version="2"))
