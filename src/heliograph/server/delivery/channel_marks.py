@@ -52,7 +52,7 @@ class ChannelMarks:
     Attributes:
         subscription: Fingerprint of who subscribed to what.
         pending: The reason of a ``resync`` that is still to be told.
-        pending_behind: What its client must be able to see when it is told.
+        pending_behind: What its client must be able to see when it is told: its first cause.
         told_s: When it was told a position last.
     """
 
@@ -60,6 +60,7 @@ class ChannelMarks:
         "_channel",
         "_is_due",
         "_lane",
+        "_last_cause",
         "_owner",
         "_resynced_for",
         "_resynced_s",
@@ -97,6 +98,7 @@ class ChannelMarks:
         self._is_due = False
         self.pending: str | None = None
         self.pending_behind: Lsn = ZERO_LSN
+        self._last_cause: Lsn = ZERO_LSN
         self._resynced_s = -limits.RIGHTS_TOLD_INTERVAL_S
         self._resynced_for: str | None = None
         self.subscription = subscription
@@ -199,9 +201,11 @@ class ChannelMarks:
     # --- inside ---------------------------------------------------------------------------------
 
     def _resync(self, reason: str) -> None:
+        self._last_cause = self._owner.parts.places.last_dispatched()
+        if self.pending is None:
+            self.pending_behind = self._last_cause
         if self.pending is None or not self._is_early(reason):
             self.pending = reason
-        self.pending_behind = self._owner.parts.places.last_dispatched()
         if not self._tell_pending():
             self._owner.due(self)
 
@@ -218,7 +222,11 @@ class ChannelMarks:
             return False
         self.pending = None
         self._send_resync(reason, place)
-        return True
+        unseen = self._owner.parts.unsettled.first_commit_lsn()
+        if unseen is not None and self._last_cause >= unseen:
+            # Where rights change without pause a load never shows all of it: it is told again.
+            self.pending, self.pending_behind = reason, self._last_cause
+        return self.pending is None
 
     def _is_early(self, reason: str) -> bool:
         """Tell whether it was told that a moment ago, or something else that made it load."""
