@@ -220,3 +220,25 @@ async def test_late_writers_are_known_behind_a_restart(url, request, tmp_path):
                 late.commit()
                 await client.until(lambda: client.marks("w"))
                 assert client.resyncs("w")
+
+
+async def test_who_writes_while_a_server_starts_again_is_not_late(postgres_url, tmp_path):
+    """The slot sends again how the table was published; that was long ago for who began later."""
+    with run_server(postgres_url, tmp_path) as server:
+        server.sql(*TABLES, ADD)
+        async with following(server) as client, sql_of(server) as sql:
+            await client.follow("w", server.service_role_key)
+            await sql.execute("insert into w values (1)")
+            since = await client.settled("w", 1)
+        server.stop(signal.SIGKILL)
+    async with sql_of(server, autocommit=False) as writer:
+        await writer.execute("insert into w values (2)")
+        with run_server(postgres_url, tmp_path) as server:
+            async with following(server) as client, sql_of(server) as sql:
+                await client.follow("other", server.service_role_key)
+                await sql.execute("insert into other values (1)")
+                await client.settled("other", 1)
+                await client.follow("w", server.service_role_key, since=since)
+                await sql.execute("insert into w values (3)")
+                await client.settled("w", 1)
+                assert (client.ids("w"), client.resyncs("w")) == ([3], [])

@@ -52,20 +52,21 @@ class ChannelMarks:
     Attributes:
         subscription: Fingerprint of who subscribed to what.
         pending: The reason of a ``resync`` that is still to be told.
-        pending_behind: What its client must be able to see when it is told: its first cause.
+        pending_behind: What its client must be able to see when it is told.
         told_s: When it was told a position last.
     """
 
     __slots__ = (
         "_channel",
+        "_first_cause",
         "_is_due",
         "_lane",
-        "_last_cause",
         "_owner",
         "_resynced_for",
         "_resynced_s",
         "_standing",
         "_unmarked",
+        "_waits_since_s",
         "pending",
         "pending_behind",
         "subscription",
@@ -98,7 +99,8 @@ class ChannelMarks:
         self._is_due = False
         self.pending: str | None = None
         self.pending_behind: Lsn = ZERO_LSN
-        self._last_cause: Lsn = ZERO_LSN
+        self._first_cause: Lsn = ZERO_LSN
+        self._waits_since_s = 0.0
         self._resynced_s = -limits.RIGHTS_TOLD_INTERVAL_S
         self._resynced_for: str | None = None
         self.subscription = subscription
@@ -160,8 +162,7 @@ class ChannelMarks:
         if before is not None and (
             before.pending is not None or before.subscription != self.subscription
         ):
-            self.pending = "rights_changed"
-            self.pending_behind = self._owner.parts.places.last_dispatched()
+            self._have_pending("rights_changed")
 
     def begin_with_resync(self, reason: str, owed: Sequence[Transaction]) -> None:
         """Tell a channel that has not started why it does not go on where its client was.
@@ -172,8 +173,7 @@ class ChannelMarks:
         """
         channel = self._channel
         if self._standing.has_late_writers():
-            self.pending = reason
-            self.pending_behind = self._owner.parts.places.last_dispatched()
+            self._have_pending(reason)
             return
         place = channel.lag or self._owner.parts.places.finished_place(self._lane)
         if owed:
@@ -201,11 +201,7 @@ class ChannelMarks:
     # --- inside ---------------------------------------------------------------------------------
 
     def _resync(self, reason: str) -> None:
-        self._last_cause = self._owner.parts.places.last_dispatched()
-        if self.pending is None:
-            self.pending_behind = self._last_cause
-        if self.pending is None or not self._is_early(reason):
-            self.pending = reason
+        self._have_pending(reason)
         if not self._tell_pending():
             self._owner.due(self)
 
@@ -223,10 +219,30 @@ class ChannelMarks:
         self.pending = None
         self._send_resync(reason, place)
         unseen = self._owner.parts.unsettled.first_commit_lsn()
-        if unseen is not None and self._last_cause >= unseen:
-            # Where rights change without pause a load never shows all of it: it is told again.
-            self.pending, self.pending_behind = reason, self._last_cause
+        if unseen is not None and self.pending_behind >= unseen:
+            self.pending = reason
+            self._wait_from(self.pending_behind)
         return self.pending is None
+
+    def _have_pending(self, reason: str) -> None:
+        self.pending_behind = self._owner.parts.places.last_dispatched()
+        if self.pending is None:
+            self._wait_from(self.pending_behind)
+        if self.pending is None or not self._is_early(reason):
+            self.pending = reason
+
+    def _wait_from(self, cause: Lsn) -> None:
+        self._first_cause = cause
+        self._waits_since_s = self._owner.parts.clock.monotonic_s()
+
+    def _must_be_seen(self) -> Lsn:
+        """Return what a load must show: all causes, but where they come without pause the first.
+
+        What came behind it is told again.
+        """
+        waited_s = self._owner.parts.clock.monotonic_s() - self._waits_since_s
+        is_long = waited_s >= limits.RIGHTS_TOLD_INTERVAL_S
+        return self._first_cause if is_long else self.pending_behind
 
     def _is_early(self, reason: str) -> bool:
         """Tell whether it was told that a moment ago, or something else that made it load."""
@@ -242,9 +258,11 @@ class ChannelMarks:
         if unseen is None:
             return place
         visible = Lsn(unseen - 1)
+        if visible < self._must_be_seen():
+            return None
         if place <= Place(visible, END_OF_TRANSACTION):
-            return place if self.pending_behind <= visible else None
-        if visible < self.pending_behind or channel.lag is not None:
+            return place
+        if channel.lag is not None:
             return None
         return self._go_back(visible)
 

@@ -268,6 +268,7 @@ class ChangeInbox:
             change = self._rights_messages.read(transaction)
         if change is not None:
             is_new = commit_lsn >= self._news_begin
+            change = change if is_new else change.of_the_past()
             self._preparation.definitions_changed(change, is_new=is_new)
             self._rights_log.relations_changed(change.tables, commit_lsn)
             if self._preparation.may_change_rights(change):

@@ -7,7 +7,7 @@ whether the objects listed are all that the command may concern.
 """
 
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -65,6 +65,10 @@ class DefinitionChange:
     tables: frozenset[int] = frozenset()
     is_general: bool = False
     is_publishing: bool = False
+
+    def of_the_past(self) -> "DefinitionChange":
+        """Return the same as known by an earlier process: what is read now tells who is late."""
+        return replace(self, is_publishing=False)
 
     def combined(self, other: "DefinitionChange") -> "DefinitionChange":
         """Return what both changed."""
