@@ -28,10 +28,8 @@ class View:
         states: Its rows at each mark not compared yet.
         told_mark: The last mark told.
         loaded_mark: The last mark that the last load had seen.
-        reasons: Why it had to load, and how often.
+        loads: Why it had to load, and the last mark told by then.
         told: Kinds of the changes that counted.
-        is_at_resync: Whether its position is that of a ``resync``, and no mark came since.
-        is_at_resync_of_before: The same, when it was compared last.
     """
 
     user: str
@@ -41,10 +39,8 @@ class View:
     states: dict = field(default_factory=dict)
     told_mark: int = 0
     loaded_mark: int = 0
-    reasons: Counter = field(default_factory=Counter)
+    loads: list = field(default_factory=list)
     told: Counter = field(default_factory=Counter)
-    is_at_resync: bool = False
-    is_at_resync_of_before: bool = False
 
     def __post_init__(self):
         self.channel = KeptChannel(self._count)
@@ -61,7 +57,7 @@ class View:
 
     async def load(self, reason, sql, claims):
         """Take the rows that SELECT shows, and the mark up to which it shows them."""
-        self.reasons[reason] += 1
+        self.loads.append((reason, self.told_mark))
         async with sql.transaction():
             await become(sql, claims)
             found = await sql.execute(
@@ -71,7 +67,6 @@ class View:
             mark, rows = await found.fetchone()
         self.rows = {row["id"]: row for row in rows}
         self.loaded_mark = mark or 0
-        self.is_at_resync = reason != "subscribed"
         self.channel.loaded()
 
     def _count(self, changes):
@@ -82,7 +77,6 @@ class View:
             else:
                 self.told[change["type"]] += 1
                 keep(self.rows, change)
-        self.is_at_resync = False
 
     def _note(self, mark):
         """Note the rows at a mark, unless a load took them from a later moment.

@@ -6,7 +6,8 @@ reading for a while; the server is stopped and killed; members, organizations an
 in transactions of their own and in those that change rows. Every transaction ends with a mark, and
 right after its commit it is noted what SELECT shows everybody. At every mark that a channel is
 told, the rows it keeps are compared with that. Marks come without a gap and once, unless `resync`
-was told; and `resync` is told only where rights changed or a table was emptied.
+was told; and `resync` is told only for what is behind the last mark told: rights that changed, or a
+table that was emptied.
 """
 
 import asyncio
@@ -40,8 +41,9 @@ TRANSACTIONS = 10
 MUTATIONS = 5
 
 #: What happens while one batch of transactions is written; each group shuffled. In the first ones
-#: nobody may be told `resync`. The last ones come at the end: after a definition has changed, it is
-#: found out again what judging reads, and whoever turns out to be judged by more is told.
+#: nothing happens that `resync` is told for. The last ones come at the end: after a definition has
+#: changed, it is found out again what judging reads, and whoever turns out to be judged by more is
+#: told.
 QUIET = ("nothing", "lag", "stop", "kill", "lag and kill")
 ROWS = ("members", "members and kill", "empty")
 DEFINITIONS = ("policies and lag", "policies and stop")
@@ -70,6 +72,7 @@ class Oracle(DrawnDatabase):
     Attributes:
         views: All channels.
         counted: What was compared and told.
+        causes: The last mark of a transaction that is a reason for `resync`, by reason.
     """
 
     def __init__(self, seed, sql, reader, *, has_triggers):
@@ -78,6 +81,7 @@ class Oracle(DrawnDatabase):
         self.views = []
         self.shown = {}
         self.counted = Counter()
+        self.causes = Counter()
 
     async def make_tables(self):
         await super().make_tables()
@@ -138,9 +142,11 @@ class Oracle(DrawnDatabase):
                 await self.sql.execute(f"update {name} set note = {note}")
         elif kind == "empty" and self.rng.random() < 0.4:
             await self.sql.execute(f"truncate {self.rng.choice(TABLES[:-1])}")
+            self.causes["truncated"] = self.mark + 1
 
     async def change_right(self, kind):
         """Change members or an organization, or draw policies."""
+        self.causes["rights_changed"] = self.mark + 1
         if kind == "policies":
             await self.change_policies(self.rng.choice(FULL + KEYED))
             return
@@ -175,20 +181,20 @@ class Oracle(DrawnDatabase):
                         shown[user, name, condition] = fitting
         self.shown[self.mark] = shown
 
-    def explained(self, kind):
-        """Return the reasons of a `resync` that one kind of trouble explains."""
-        explained = dict.fromkeys(("begin", "members", "policies"), "rights_changed")
-        explained["empty"] = "truncated"
-        found = {explained[part] for part in kind.split(" and ") if part in explained}
-        if not self.has_triggers:
-            # Definitions are compared now and then: what TRUNCATE writes into the catalog is a
-            # difference, too.
-            found.add("rights_changed")
-        return found
+    def explains(self, kind, reason, since):
+        """Tell whether a `resync` was to be expected of whom a mark was the last one told.
+
+        What judging reads is found out with the last rows, too, and is in no order with them.
+        Without triggers definitions are compared now and then: what TRUNCATE writes into the
+        catalog is a difference.
+        """
+        is_at_any_time = kind in {"begin", *DEFINITIONS} or not self.has_triggers
+        if reason == "rights_changed" and is_at_any_time:
+            return True
+        return self.causes[reason] > since
 
     def compare(self, kind):
         """Hold every view's rows at every mark against what was shown then."""
-        reasons = Counter()
         for view in self.views:
             for mark, rows in view.states.items():
                 expected = self.shown[mark][view.asked]
@@ -196,18 +202,15 @@ class Oracle(DrawnDatabase):
                 kept = rows if view.table not in KEYED else {key: rows.get(key) for key in expected}
                 assert kept == expected, (kind, mark, view, self.policies[view.table])
                 self.counted["compared"] += 1
-            view.states.clear()
-            if view.is_at_resync_of_before and kind in QUIET:
-                # A `resync` for the last transaction named the place before it.
-                view.reasons["rights_changed"] -= 1
-            view.is_at_resync_of_before = view.is_at_resync
-            reasons += view.reasons  # positive counts only
+            for reason, since in view.loads:
+                assert self.explains(kind, reason, since), (kind, reason, since, self.causes, view)
+                self.counted[reason] += 1
             self.counted += view.told
-            view.reasons.clear()
+            view.states.clear()
+            view.loads.clear()
             view.told.clear()
-        assert set(reasons) <= self.explained(kind), (kind, reasons)
-        self.counted += reasons
-        self.shown.clear()
+        # Who loaded behind the last mark may still be told it.
+        self.shown = {self.mark: self.shown[self.mark]}
 
 
 class Run:
@@ -282,11 +285,12 @@ async def run(database_url, select_url, folder, seed):
                 lambda: all(view.channel.position for view in oracle.views), deadline_s=60
             )
             for view in oracle.views:
-                view.reasons.clear()
+                view.loads.clear()
             first, last = [*QUIET, *ROWS], [*DEFINITIONS]
             oracle.rng.shuffle(first)
             oracle.rng.shuffle(last)
-            for kind in ("begin", *first, *last):
+            # What judging the last rows of the first one has shown is told in the second one.
+            for kind in ("begin", "begin", *first, *last):
                 await Run(oracle, restarted, clients).run_batch(kind)
             for task in living:
                 task.cancel()
