@@ -336,7 +336,7 @@ async def test_the_slot_of_somebody_else_is_not_taken(database):
         async with running(source, sink, wait=False):
             await wait_until(lambda: database.looks_of_waiting() > LOOKS)
             assert str(foreign.info.backend_pid) in source.status().reason
-            assert database.sessions_of_waiting() == 1
+            assert database.sessions_of_waiting(LOOKS) == 1
             assert database.slot("active_pid") == foreign.info.backend_pid
             foreign.close()
             await wait_until(lambda: sink.identities)
@@ -351,8 +351,7 @@ async def test_a_living_reader_is_left_alone_and_succeeded(database):
             await stack.enter_async_context(running(waiting, second, wait=False))
             await wait_until(lambda: database.looks_of_waiting() > LOOKS)
             assert "another reader" in waiting.status().reason
-            # One that was just closed may be a moment longer in the view.
-            await wait_until(lambda: database.sessions_of_waiting() == 1)
+            await wait_until(lambda: database.sessions_of_waiting(LOOKS) == 1)
             database.run("insert into notes values (1, 'x')")
             await wait_until(lambda: first.transactions)
             assert len(first.identities) == 1
