@@ -11,6 +11,7 @@ import pytest
 
 from fixtures.keeping import day_of, keeping
 from fixtures.raw_client import ALICE, BOB
+from fixtures.waiting import wait_until
 
 pytestmark = [pytest.mark.interop, pytest.mark.postgres, pytest.mark.asyncio]
 
@@ -94,7 +95,8 @@ async def test_tables_that_change_are_told_and_what_was_told_is_what_select_show
                 # Of rights that change without a row only those are told who keep positions.
                 hearers = present[name][:1] if reason == "rights_changed" else present[name]
                 for follower in hearers if reason is not None else ():
-                    await follower.client.until(lambda f=follower, r=reason: r in f.reasons)
+                    what = f"{name} to be told {reason} (is told {follower.reasons})"
+                    await wait_until(lambda f=follower, r=reason: r in f.reasons, what)
                 assert back[name].reasons or reason is None, name
         for follower in calm:
             # It has everything. Of rows that commit right before a definition changes it may be

@@ -228,8 +228,17 @@ class ChannelMarks:
         self.pending_behind = self._owner.parts.places.last_dispatched()
         if self.pending is None:
             self._wait_from(self.pending_behind)
-        if self.pending is None or not self._is_early(reason):
+        if self.pending is None or self._says_more(reason):
             self.pending = reason
+
+    def _says_more(self, reason: str) -> bool:
+        """Tell whether a reason is told instead of the one that waits.
+
+        That rights changed follows from most of the others, and says least.
+        """
+        if reason == "rights_changed":
+            return False
+        return self.pending == "rights_changed" or not self._is_early(reason)
 
     def _wait_from(self, cause: Lsn) -> None:
         self._first_cause = cause

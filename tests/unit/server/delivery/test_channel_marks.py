@@ -1,11 +1,13 @@
 """A ``resync`` is told when a load shows what it is for, however many more come meanwhile."""
 
 import asyncio
+import itertools
 
 import pytest
 
 from fixtures.resuming_simulation import Clock, Continuity, Progress, Standing
 from fixtures.transactions import empty_transaction
+from heliograph import limits
 from heliograph.core.changelog.position import Fingerprint
 from heliograph.core.replication.lsn import Lsn
 from heliograph.core.replication.snapshot import Snapshot
@@ -15,6 +17,8 @@ from heliograph.server.delivery.counters import DeliveryCounters
 from heliograph.server.delivery.marks import MarkParts, PositionMarks
 from heliograph.server.delivery.positions import Unsettled
 from heliograph.server.supervision import Supervisor
+
+ORDERS = list(itertools.permutations(["publication_changed", "rights_changed"]))
 
 
 class Ring:
@@ -29,6 +33,7 @@ class World:
         self.unsettled = Unsettled()
         self.read = 0
         self.told = []
+        self.reasons = []
         self.clock = Clock()
         counters = DeliveryCounters()
         parts = MarkParts(
@@ -57,9 +62,16 @@ class World:
         return Lsn(self.read * 10)
 
     def change_rights(self):
+        self.change("rights_changed")
+
+    def change(self, *reasons):
         self.read += 1
         self.unsettled.add(empty_transaction(self.read * 10, xid=self.read))
-        self.marks.rights_changed()
+        for reason in reasons:
+            if reason == "rights_changed":
+                self.marks.rights_changed()
+            else:
+                self.marks.resync(reason)
 
     def look(self, up_to):
         self.unsettled.settle(Snapshot(up_to + 1, up_to + 1, frozenset()))
@@ -73,6 +85,8 @@ class World:
 
     def send_system(self, *, status, message, details=None):
         self.told.append(message)
+        if message == "resync":
+            self.reasons.append(details["reason"])
 
 
 @pytest.mark.asyncio
@@ -94,3 +108,23 @@ async def test_rights_that_change_without_pause_are_told_all_the_same():
         world.clock.now_s += 10.0
         world.owner.check()
         assert world.told[-1] == "position"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("was_told_that", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+async def test_of_several_reasons_that_wait_the_one_is_told_that_says_most(order, was_told_that):
+    async with asyncio.TaskGroup() as tasks:
+        world = World(tasks)
+        world.clock.now_s += 10.0
+        if was_told_that:
+            world.change("publication_changed")
+            world.look(1)
+            assert world.reasons == ["publication_changed"]
+        told = len(world.reasons)
+        world.change(*order)
+        assert len(world.reasons) == told
+        world.clock.now_s += limits.RIGHTS_TOLD_INTERVAL_S
+        world.look(world.read)
+        world.owner.check()
+        assert world.reasons[told:] == ["publication_changed"]
