@@ -45,7 +45,6 @@ CHANGES = {
     ),
     "keyed": (["alter table keyed replica identity default"], "rights_changed"),
     "compacted": (["vacuum full compacted"], None),
-    # The last one: everybody is told that rights may have changed.
     "withdrawn": (
         [
             "alter publication supabase_realtime drop table withdrawn",
@@ -102,6 +101,20 @@ async def test_tables_that_change_are_told_and_what_was_told_is_what_select_show
             # It has everything. Of rows that commit right before a definition changes it may be
             # told that rights have.
             assert set(follower.reasons) <= {"rights_changed"}
+
+
+async def test_who_follows_other_tables_is_told_nothing_of_a_publication_that_changes(any_server):
+    async with watched(any_server, ["withdrawn"]) as (day, present, _, calm):
+        await day.settle(*calm, *present["withdrawn"])
+        for statement in CHANGES["withdrawn"][0]:
+            await day.sql.execute(statement)
+        for follower in present["withdrawn"]:
+            await follower.client.until(lambda f=follower: "publication_changed" in f.reasons)
+        # While there is anything to tell no position is told.
+        position = calm[0].position
+        await day.settle(*calm, *present["withdrawn"])
+        await calm[0].client.until(lambda: calm[0].position != position)
+        assert [follower.reasons for follower in calm] == [[], []]
 
 
 #: How a table goes away, by its name.

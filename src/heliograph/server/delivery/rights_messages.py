@@ -60,11 +60,13 @@ class DefinitionChange:
         tables: Oids of the tables named; others may be concerned through functions or roles.
         is_general: Whether more than the named tables may be concerned.
         is_publishing: Whether the publication may send another part of them from then on.
+        is_of_rights: Whether anything but the publication has changed.
     """
 
     tables: frozenset[int] = frozenset()
     is_general: bool = False
     is_publishing: bool = False
+    is_of_rights: bool = True
 
     def of_the_past(self) -> "DefinitionChange":
         """Return the same as known by an earlier process: what is read now tells who is late."""
@@ -76,6 +78,7 @@ class DefinitionChange:
             self.tables | other.tables,
             self.is_general or other.is_general,
             self.is_publishing or other.is_publishing,
+            self.is_of_rights or other.is_of_rights,
         )
 
 
@@ -130,4 +133,6 @@ class RightsMessages:
         if not content.complete:
             # Where there are too many objects only the command is named.
             is_publishing = is_publishing or "PUBLICATION" in content.tag
-        return DefinitionChange(tables, unnamed or not content.complete, is_publishing)
+            return DefinitionChange(tables, is_general=True, is_publishing=is_publishing)
+        is_of_rights = any(part.kind not in _PUBLISHING for part in concerned)
+        return DefinitionChange(tables, unnamed, is_publishing, is_of_rights)

@@ -49,13 +49,10 @@ class RightsTeller:
         tables: set[int] = set()
         for relation in (*transaction.relations, *transaction.truncated):
             tables.update(readers(relation.oid))
-        groups = list(self._groups(tables))
-        if change is not None and change.is_general:
-            groups = [group for group in self._every_group() if group.is_bound]
-        elif change is not None:
-            # Grants concern whom no policy binds, too.
-            groups += self._groups_of(change.tables)
-            groups += self._groups({oid for each in change.tables for oid in readers(each)})
+        groups = self._groups(tables)
+        if change is not None and change.is_of_rights:
+            # Whom another publication concerns is told of that (`Preparation`).
+            groups += self._groups_under(change)
         told: dict[BindingGroup, None] = dict.fromkeys(groups)
         for group in told:
             lane = self._dispatcher.lanes.get(group.audience)
@@ -80,6 +77,14 @@ class RightsTeller:
         """Tell whoever is judged by other tables than was known, or by other rights."""
         for group in self._groups(tables) if self._marks else ():
             tell(group)
+
+    def _groups_under(self, change: DefinitionChange) -> "list[BindingGroup]":
+        if change.is_general:
+            return [group for group in self._every_group() if group.is_bound]
+        readers = self._dependencies.readers
+        # Grants concern whom no policy binds, too.
+        named = self._groups_of(change.tables)
+        return named + self._groups({oid for each in change.tables for oid in readers(each)})
 
     def _groups(self, tables: Iterable[int]) -> "list[BindingGroup]":
         return [group for group in self._groups_of(tables) if group.is_bound]

@@ -92,4 +92,19 @@ def test_following_a_table_concerns_nobody_and_publishing_one_does():
     )
     assert messages.read(Carrying(content % b"heliograph_dependencies")) is None
     published = messages.read(Carrying(content % b"supabase_realtime"))
-    assert published == DefinitionChange(frozenset({7}), is_publishing=True)
+    assert published == DefinitionChange(frozenset({7}), is_publishing=True, is_of_rights=False)
+
+
+def test_a_publication_changes_no_rights_but_what_changes_with_it_may():
+    messages = RightsMessages(b"s")
+    publication = b's {"complete":true,"objects":[{"class":"publication","oid":9}]}'
+    changed = messages.read(Carrying(publication))
+    assert changed == DefinitionChange(is_general=True, is_publishing=True, is_of_rights=False)
+    policy = b's {"complete":true,"objects":[{"class":"policy","oid":3,"relation":7}]}'
+    both = messages.read(Carrying(publication, policy))
+    assert both == DefinitionChange(frozenset({7}), is_general=True, is_publishing=True)
+    dropped = (
+        b's {"complete":true,"objects":[{"class":"publication relation","relation":null},'
+        b'{"class":"table","relation":7}]}'
+    )
+    assert messages.read(Carrying(dropped)).is_of_rights
