@@ -9,8 +9,9 @@ Source: https://www.postgresql.org/docs/current/logicaldecoding-output-plugin.ht
 """
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -30,10 +31,25 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("heliograph.delivery")
 
 
+class _Known(NamedTuple):
+    """What was found when a table was looked at last.
+
+    Attributes:
+        next_xid: Who is older may have written before.
+        suspicions: How many had come before.
+        doubted: Who wrote, and is late if the publication had changed right before.
+    """
+
+    next_xid: int
+    suspicions: int
+    doubted: frozenset[int] = frozenset()
+
+
 class LateWriters:
     """By table; belongs to the event loop.
 
     Attributes:
+        suspicions: How often tables were suspected.
         on_ended: Told of each table whose late writers have all ended; set once.
     """
 
@@ -47,10 +63,9 @@ class LateWriters:
         self._writers: dict[int, set[int]] = {}
         #: With the number of the latest suspicion.
         self._suspected: dict[int, int] = {}
-        self._suspicions = 0
+        self.suspicions = 0
         self._has_changed = False
-        #: Of tables that are known: who is older may have written before they were read.
-        self._next_xids: dict[int, int] = {}
+        self._known: dict[int, _Known] = {}
         self._wanted = asyncio.Event()
         self.on_ended: Callable[[int], None] | None = None
 
@@ -66,8 +81,8 @@ class LateWriters:
 
     def suspect(self, tables: Iterable[int]) -> None:
         """Have tables looked at soon; until then they count as having some."""
-        self._suspicions += 1
-        self._suspected.update(dict.fromkeys(tables, self._suspicions))
+        self.suspicions += 1
+        self._suspected.update(dict.fromkeys(tables, self.suspicions))
         self._wanted.set()
 
     async def look(self, tables: Collection[int]) -> None:
@@ -77,8 +92,9 @@ class LateWriters:
             UnavailableError: If the database does not answer.
         """
         if tables:
+            suspicions = self.suspicions
             found = await self._read(tables)
-            self._next_xids.update(dict.fromkeys(tables, found.next_xid))
+            self._known.update(dict.fromkeys(tables, _Known(found.next_xid, suspicions)))
             self._add(found.by_table)
 
     async def look_back(self, tables: Collection[int]) -> None:
@@ -92,38 +108,47 @@ class LateWriters:
         if tables:
             found = await self._read(tables)
             for table, xids in found.by_table.items():
-                next_xid = self._next_xids.get(table, found.next_xid)
-                late = {xid for xid in xids if precedes(xid, next_xid)}
-                self._add({table: late} if late else {})
+                self._add_older(table, xids, self._known.get(table))
 
     def publication_changed(self, tables: Iterable[int] | None) -> None:
         """Learn that the publication has changed for some tables; None: for any.
 
-        Those that are known are looked at when the change is dispatched; others now.
+        Those that are known are looked at when the change is dispatched; others now. If one became
+        known just before, who was in doubt then may have ended since.
         """
         if tables is None:
             self._has_changed = True
+            tables = tuple(self._known)
         else:
-            self.suspect(table for table in tables if table not in self._next_xids)
+            tables = tuple(tables)
+            self.suspect(table for table in tables if table not in self._known)
+        for table in tables:
+            known = self._known.get(table)
+            if known is not None and known.doubted:
+                self._known[table] = known._replace(doubted=frozenset())
+                self._add({table: known.doubted})
 
-    def note_new(self, table: int, writers: TableWriters, published_by: Collection[int]) -> None:
+    def note_new(
+        self, table: int, writers: TableWriters, published_by: Collection[int], suspicions: int
+    ) -> None:
         """Find those of a table that was not known, by when its publication was changed last.
 
         That may have been long ago, so only who is older than the change is late. A transaction
         that began while the one that changed the publication was open, and wrote before that
-        committed, is found by the event trigger's message only.
+        committed, is found by the event trigger's message only, which comes before its own rows.
 
         Args:
             table: Its oid.
             writers: Who writes to it, read after the catalog.
             published_by: The transactions that made the publication what it is.
+            suspicions: How many there had been before the writers were read.
         """
-        self._next_xids[table] = writers.next_xid
-        xids = writers.by_table.get(table, ())
-        if not self._has_changed:
-            xids = {xid for xid in xids if any(precedes(xid, by) for by in published_by)}
-        if xids:
-            self._add({table: xids})
+        xids = late = frozenset(writers.by_table.get(table, ()))
+        if not self._has_changed and table not in self._suspected:
+            late = frozenset(xid for xid in xids if any(precedes(xid, by) for by in published_by))
+        self._known[table] = _Known(writers.next_xid, suspicions, xids - late)
+        if late:
+            self._add({table: late})
 
     async def _read(self, tables: Collection[int]) -> TableWriters:
         async with self._admin.connection() as connection:
@@ -139,29 +164,42 @@ class LateWriters:
                 )
             self._wanted.set()
 
+    def _add_older(self, table: int, xids: Collection[int], known: _Known | None) -> None:
+        """Add those of a table's writers who are older than what is known of it."""
+        if known is not None:
+            xids = {xid for xid in xids if precedes(xid, known.next_xid)}
+        if xids:
+            self._add({table: xids})
+
     async def _look_at_suspected(self) -> None:
         tables = tuple(self._suspected)
         if not tables:
             return
-        suspicions = self._suspicions
-        self._add((await self._read(tables)).by_table)
+        suspicions = self.suspicions
+        found = await self._read(tables)
         for table in tables:
+            suspected, known = self._suspected[table], self._known.get(table)
+            if known is not None and known.suspicions < suspected:
+                # It was read before that.
+                known = None
+            self._add_older(table, found.by_table.get(table, ()), known)
             # Suspected meanwhile it has to be looked at once more.
-            if self._suspected[table] <= suspicions:
+            if suspected <= suspicions:
                 del self._suspected[table]
 
     async def run(self) -> None:
         """Watch for their end until cancelled."""
         while True:
-            await self._wanted.wait()
+            self._wanted.clear()
             try:
                 await self.check()
             except UnavailableError as error:
                 _log.warning("late_writers_not_watched", error=str(error))
-            if not len(self):
-                self._wanted.clear()
-            else:
-                await asyncio.sleep(limits.LATE_WRITERS_CHECK_INTERVAL_S)
+            interval_s = limits.LATE_WRITERS_CHECK_INTERVAL_S if len(self) else None
+            # Who is suspected is not left waiting: whoever begins to write would count, too.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await self._wanted.wait()
 
     async def check(self) -> None:
         """Do one round of `run`.

@@ -116,8 +116,10 @@ class TableRegistry:
                 self._leaves.update(await read_leaves(connection, [oid]))
                 self._mark_partitions(oid, self._leaves[oid])
             if oid not in self._entries:
+                suspicions = self._late_writers.suspicions
                 writers = await read_table_writers(connection, [oid])
-                self._late_writers.note_new(oid, writers, known.description.published_by)
+                published_by = known.description.published_by
+                self._late_writers.note_new(oid, writers, published_by, suspicions)
             # Another load may have replaced nothing: the lock is held. Shared by all its groups.
             known.rights[role] = rights
             self._entries[oid] = known
