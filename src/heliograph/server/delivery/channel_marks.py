@@ -10,9 +10,10 @@ wait for a synchronous standby when its transaction has been read from the WAL, 
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, get_args
 
 from heliograph import limits
+from heliograph.core.changelog.history import Discontinuity
 from heliograph.core.changelog.position import SEQUENCE_END, Fingerprint, Position
 from heliograph.core.replication.lsn import ZERO_LSN, Lsn
 from heliograph.core.replication.transaction import Transaction
@@ -28,6 +29,8 @@ from heliograph.server.delivery.positions import Continuation, StreamPosition
 
 if TYPE_CHECKING:
     from heliograph.server.delivery.lane import Lane
+
+_OTHER_HISTORY: Final = frozenset[str](get_args(Discontinuity))
 
 
 class Standing(Protocol):
@@ -228,17 +231,18 @@ class ChannelMarks:
         self.pending_behind = self._owner.parts.places.last_dispatched()
         if self.pending is None:
             self._wait_from(self.pending_behind)
-        if self.pending is None or self._says_more(reason):
+        if self._says_more(reason):
             self.pending = reason
 
     def _says_more(self, reason: str) -> bool:
         """Tell whether a reason is told instead of the one that waits.
 
-        That rights changed follows from most of the others, and says least.
+        The earlier one is kept where it would have to wait itself.
         """
-        if reason == "rights_changed":
-            return False
-        return self.pending == "rights_changed" or not self._is_early(reason)
+        if self.pending is None:
+            return True
+        more = _weight(reason) - _weight(self.pending)
+        return more > 0 or (more == 0 and not self._is_early(reason))
 
     def _wait_from(self, cause: Lsn) -> None:
         self._first_cause = cause
@@ -254,7 +258,12 @@ class ChannelMarks:
         return self._first_cause if is_long else self.pending_behind
 
     def _is_early(self, reason: str) -> bool:
-        """Tell whether it was told that a moment ago, or something else that made it load."""
+        """Tell whether it was told that a moment ago, or something else that made it load.
+
+        In another history no earlier position means anything: that is told each time.
+        """
+        if reason in _OTHER_HISTORY:
+            return False
         now_s = self._owner.parts.clock.monotonic_s()
         is_moment_ago = now_s - self._resynced_s < limits.RIGHTS_TOLD_INTERVAL_S
         return is_moment_ago and reason in {self._resynced_for, "rights_changed"}
@@ -320,6 +329,13 @@ class ChannelMarks:
         self._unmarked = 0
         self.told_s = parts.clock.monotonic_s()
         self._channel.outlet.send_system(status=status, message=message, details=details)
+
+
+def _weight(reason: str) -> int:
+    """Return how much a reason says; that rights changed follows from most of the others."""
+    if reason == "rights_changed":
+        return 0
+    return 2 if reason in _OTHER_HISTORY else 1
 
 
 def _whole(place: Place) -> Place:

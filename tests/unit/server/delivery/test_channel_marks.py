@@ -128,3 +128,18 @@ async def test_of_several_reasons_that_wait_the_one_is_told_that_says_most(order
         world.look(world.read)
         world.owner.check()
         assert world.reasons[told:] == ["publication_changed"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("others", [["publication_changed"], ["publication_changed"] * 2, []])
+async def test_every_other_history_is_told_as_such(others):
+    """Even if one follows the other within a moment, and whatever is told besides."""
+    async with asyncio.TaskGroup() as tasks:
+        world = World(tasks)
+        world.clock.now_s += 10.0
+        for count in (1, 2, 3):
+            world.clock.now_s += limits.RIGHTS_TOLD_INTERVAL_S / 10
+            world.change("slot_recreated", *others)
+            world.look(world.read)
+            world.owner.check()
+            assert world.reasons.count("slot_recreated") == count
