@@ -45,12 +45,15 @@ select w.lsn::text, pg_catalog.pg_wal_lsn_diff(w.lsn, s.restart_lsn), s.safe_wal
   left join pg_catalog.pg_replication_slots s on s.slot_name = %s
 """
 
+#: Where every row and every operation is published: rights must not change unseen.
 _FOLLOWED: Final = """
 select distinct c.oid::bigint
   from pg_catalog.pg_publication_tables p
+  join pg_catalog.pg_publication b on b.pubname = p.pubname
   join pg_catalog.pg_namespace n on n.nspname = p.schemaname
   join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
- where p.pubname = any(%s)
+ where p.pubname = any(%s) and p.rowfilter is null
+   and b.pubinsert and b.pubupdate and b.pubdelete and b.pubtruncate
 """
 
 #: Tables and functions that the policies of a table name, views seen through; text of functions.
@@ -244,7 +247,7 @@ class AdminDatabase:
         ]
 
     async def followed_tables(self, publications: Iterable[str]) -> set[int]:
-        """Return the oids whose rows the stream carries."""
+        """Return the oids of which the stream carries every change of a row."""
         async with self.connection() as connection:
             cursor = await connection.execute(_FOLLOWED, (list(publications),))
             return {row[0] for row in await cursor.fetchall()}

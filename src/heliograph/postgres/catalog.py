@@ -148,6 +148,8 @@ select pg_catalog.concat_ws('.',
      from pg_catalog.pg_namespace where oid >= 16384 or nspname = 'public'),
   (select pg_catalog.sum(pg_catalog.hashtext(concat(oid, '/', xmin)))
      from pg_catalog.pg_publication_rel),
+  (select pg_catalog.sum(pg_catalog.hashtext(concat(oid, '/', xmin)))
+     from pg_catalog.pg_publication_namespace),
   (select pg_catalog.sum(pg_catalog.hashtext(concat(h.inhrelid, '/', h.inhparent)))
      from pg_catalog.pg_inherits h join pg_catalog.pg_class p on p.oid = h.inhparent
     where p.relkind = 'r'),

@@ -7,6 +7,8 @@ import psycopg
 import pytest
 import pytest_asyncio
 
+from heliograph.core.replication.lsn import Lsn
+from heliograph.errors import UnavailableError
 from heliograph.postgres.admin import AdminDatabase
 from heliograph.postgres.dependency_publication import DEPENDENCY_PUBLICATION, follow_dependency
 from heliograph.postgres.migrate import migrate
@@ -151,3 +153,61 @@ async def test_a_change_while_the_policies_are_looked_through_is_not_missed(data
             may_end.set()
         await dependencies.prepare(oids["notes"])
         assert log.follows(oids["owners"])
+
+
+@pytest.mark.parametrize("publication", PUBLICATIONS)
+async def test_what_is_taken_out_of_a_publication_is_followed_again_and_its_readers_are_told(
+    database, publication
+):
+    url, oids, connection = database
+    notes, members = oids["notes"], oids["members"]
+    await connection.execute(f"alter publication {publication} add table members")
+    async with following(url) as (_, log, dependencies):
+        told = []
+        dependencies.on_new_reads = told.append
+        await dependencies.start(PUBLICATIONS)
+        await dependencies.prepare(notes)
+        before = log.changed_after(Lsn(1), (), [members])
+        await connection.execute(f"alter publication {publication} drop table members")
+        dependencies.definitions_changed()
+        await dependencies.learn({members})
+        assert [set(tables) for tables in told] == [{notes}]
+        assert log.follows(members)
+        # A position from before is of no use any more.
+        assert (before, log.changed_after(Lsn(1), (), [members])) == (False, True)
+        await dependencies.learn({members})
+        assert len(told) == 1
+
+
+async def test_a_table_that_is_dropped_is_not_missed(database):
+    url, oids, connection = database
+    async with following(url) as (_, log, dependencies):
+        await dependencies.start(PUBLICATIONS)
+        await dependencies.prepare(oids["notes"])
+        await connection.execute("drop table members cascade")
+        dependencies.definitions_changed()
+        await dependencies.learn({oids["notes"]})
+        assert not log.follows(oids["members"])
+        assert not dependencies.unfollowed
+
+
+async def test_what_could_not_be_looked_up_is_looked_up_again(database, monkeypatch):
+    url, oids, connection = database
+    async with following(url) as (admin, log, dependencies):
+        told = []
+        dependencies.on_new_reads = told.append
+        await dependencies.start(PUBLICATIONS)
+        await dependencies.prepare(oids["notes"])
+        await connection.execute(f"alter publication {DEPENDENCY_PUBLICATION} drop table members")
+        dependencies.definitions_changed()
+
+        async def out_of_reach():
+            raise UnavailableError("no answer")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(admin, "take_position", out_of_reach)
+            with pytest.raises(UnavailableError):
+                await dependencies.learn({oids["members"]})
+        assert (told, log.follows(oids["members"])) == ([], False)
+        await dependencies.learn({oids["members"]})
+        assert (len(told), log.follows(oids["members"])) == (1, True)

@@ -9,6 +9,10 @@ What was read is kept for the next start, or else every client would be told the
 rest on other tables than before. A changed definition takes it out of what is kept, so that what
 is not read any more is forgotten some day.
 
+Who alters a publication may take such a table out of it, also out of one that clients subscribe to.
+So whenever definitions have changed it is looked up what is still followed. What is lost is
+followed again, and everybody whose rights it decides is told: its changes went by unseen.
+
 A table that can not be followed (without a key, unlogged, of another owner) changes unseen. What
 was judged by it soon after its commit is shown all the same; older changes become ``resync``, so
 that no grant reveals what was committed longer before than UNFOLLOWED_JUDGEMENT_AGE_S_MAX.
@@ -65,6 +69,12 @@ class Dependencies:
         #: What the policies of a table seem to read, guessed since a definition last changed.
         self._guessed: dict[int, set[int]] = {}
         self._guessing = asyncio.Lock()
+        self._publications: Collection[str] = ()
+        #: How often definitions have changed, and by when it was looked up what is followed.
+        self._changes = self._verified = 0
+        self._verifying = asyncio.Lock()
+        #: Not followed any more, and not tried again yet.
+        self._lost: set[int] = set()
         #: Every oid under which rows of a relation ever arrived.
         self._streams: dict[int, set[int]] = {}
         #: Tables that are not followed, and why.
@@ -75,13 +85,15 @@ class Dependencies:
         self._readers: dict[int, set[int]] = {}
         self._noted: set[tuple[frozenset[int], frozenset[int]]] = set()
         self._wake = asyncio.Event()
-        #: Told of tables of which judging turned out to read more; set once.
+        #: Told of tables of which judging turned out to read more, or what had changed unseen; set
+        #: once.
         self.on_new_reads: Callable[[Collection[int]], None] | None = None
         #: Grows with every change of what is known to be read.
         self.version = 0
 
     async def start(self, publications: Collection[str]) -> None:
         """Learn which tables the stream carries from its beginning, and what was read before."""
+        self._publications = publications
         followed = await self._admin.followed_tables(publications)
         for oid in followed:
             self._log.follow(oid, ZERO_LSN)
@@ -158,6 +170,7 @@ class Dependencies:
 
         The rows of a table that becomes a partition arrive under the root's oid from then on.
         """
+        self._changes += 1
         # Not cleared: what is being looked up now may be what was before the change.
         self._fresh = set()
         self._guessed = {}
@@ -171,6 +184,7 @@ class Dependencies:
     async def learn(self, relations_read: Collection[int]) -> None:
         """Look up relations that were read for the first time and follow them."""
         fresh = self._fresh
+        await self._verify()
         unknown = set(relations_read) - fresh
         kinds = {kind.oid: kind for kind in await self._admin.relation_kinds(unknown)}
         tables = {kind.stream_oid for kind in kinds.values() if kind.is_table}
@@ -221,6 +235,7 @@ class Dependencies:
             must_guess = self._wake.is_set()
             self._wake.clear()
             try:
+                await self._verify()
                 for oid in tuple(self._reads) if must_guess else ():
                     await self.prepare(oid)
                 busy = [oid for oid, result in self.unfollowed.items() if result.may_retry]
@@ -229,6 +244,35 @@ class Dependencies:
                 _log.warning("dependencies_not_followed", error=str(error))
                 if must_guess:
                     self._wake.set()
+
+    async def _verify(self) -> None:
+        """Find what is not followed any more since definitions have changed, and follow it again.
+
+        Raises:
+            UnavailableError: If the database does not answer; then it is to be done once more.
+        """
+        async with self._verifying:
+            changes = self._changes
+            if changes == self._verified:
+                return
+            # Before: what is followed meanwhile is not lost.
+            followed = self._log.followed()
+            lost = followed - await self._admin.followed_tables(self._publications)
+            left = {kind.oid for kind in await self._admin.relation_kinds(lost)}
+            for oid in lost:
+                self._log.unfollow(oid)
+            # What nobody reads is followed when somebody does, and what was dropped by nobody.
+            self._lost |= left & self._readers.keys()
+            for oid in tuple(self._lost):
+                await self._follow_all((oid,))
+                self._lost.discard(oid)
+                self._tell_readers(oid)
+            self._verified = changes
+
+    def _tell_readers(self, stream_oid: int) -> None:
+        """Tell of the tables whose rights one decides that has changed unseen."""
+        if self.on_new_reads is not None:
+            self.on_new_reads(self.readers(stream_oid))
 
     async def _follow_all(self, oids: Collection[int]) -> None:
         for oid in oids:
@@ -242,4 +286,5 @@ class Dependencies:
                 continue
             _, insert_lsn = await self._admin.take_position()
             self._log.follow(oid, Lsn(insert_lsn))
-            self.unfollowed.pop(oid, None)
+            if self.unfollowed.pop(oid, None) is not None:
+                self._tell_readers(oid)

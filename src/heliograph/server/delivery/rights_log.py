@@ -77,6 +77,15 @@ class RightsLog:
         """Record that every change of the relation that commits after ``since`` will be seen."""
         self._followed_since.setdefault(relation_oid, since)
 
+    def unfollow(self, relation_oid: int) -> None:
+        """Record that changes of the relation are not seen any more."""
+        self._followed_since.pop(relation_oid, None)
+        self._relations.pop(relation_oid, None)
+
+    def followed(self) -> set[int]:
+        """Return the relations whose changes are seen."""
+        return set(self._followed_since)
+
     def follows(self, relation_oid: int) -> bool:
         """Tell whether the relation's changes are seen."""
         return relation_oid in self._followed_since

@@ -42,7 +42,8 @@ class _Object(msgspec.Struct):
     def is_harmless(self) -> bool:
         """Tell whether its change leaves what anybody may see as it was."""
         if self.kind == "publication relation":
-            return (self.identity or "").endswith(_FOLLOWED)
+            # Where it was taken out no table is named: its changes are not seen any more.
+            return self.relation is not None and (self.identity or "").endswith(_FOLLOWED)
         return self.kind in _HARMLESS
 
 
