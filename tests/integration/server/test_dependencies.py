@@ -211,3 +211,36 @@ async def test_what_could_not_be_looked_up_is_looked_up_again(database, monkeypa
         assert (told, log.follows(oids["members"])) == ([], False)
         await dependencies.learn({oids["members"]})
         assert (len(told), log.follows(oids["members"])) == (1, True)
+
+
+async def test_a_change_of_definitions_alone_tells_nobody(database):
+    """Neither of a partitioned table, nor of one that has become a partition of it since."""
+    url, oids, connection = database
+    await connection.execute(
+        "create table parts (id int primary key) partition by range (id);"
+        "create table part1 partition of parts for values from (0) to (10);"
+        "create table alone (id int primary key);"
+        "create policy q on notes using (exists (select from parts) or exists (select from alone))"
+    )
+    query = "select relname, oid::int from pg_class where relname in ('parts', 'part1', 'alone')"
+    oids |= dict(await (await connection.execute(query)).fetchall())
+    read = {oids[name] for name in ("parts", "part1", "alone", "members")}
+    async with following(url) as (_, log, dependencies):
+        told = []
+        await dependencies.start(PUBLICATIONS)
+        await dependencies.prepare(oids["notes"])
+        await dependencies.learn(read)
+        dependencies.note_reads({oids["notes"]}, frozenset(read))
+        dependencies.on_new_reads = told.append
+        assert log.follows(oids["parts"])
+        for statement in (
+            "comment on table notes is 'nothing'",
+            "alter table parts attach partition alone for values from (10) to (20)",
+            "alter publication supabase_realtime add table parts",
+            "alter publication supabase_realtime drop table parts",
+        ):
+            await connection.execute(statement)
+            dependencies.definitions_changed()
+            await dependencies.learn(read)
+            assert told == [], statement
+        assert log.follows(oids["parts"])

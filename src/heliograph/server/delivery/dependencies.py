@@ -258,7 +258,9 @@ class Dependencies:
             # Before: what is followed meanwhile is not lost.
             followed = self._log.followed()
             lost = followed - await self._admin.followed_tables(self._publications)
-            left = {kind.oid for kind in await self._admin.relation_kinds(lost)}
+            # Rows of a table that has become a partition come as those of its root.
+            kinds = await self._admin.relation_kinds(lost)
+            left = {kind.oid for kind in kinds if kind.stream_oid == kind.oid}
             for oid in lost:
                 self._log.unfollow(oid)
             # What nobody reads is followed when somebody does, and what was dropped by nobody.
